@@ -1,0 +1,6 @@
+//! aarch64: AAPCS64, AADWARF64, Linux's `arch/arm64`.
+pub mod dwarf;
+pub mod regs;
+pub mod safepoint;
+
+pub use regs::Regs;

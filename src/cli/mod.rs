@@ -1,0 +1,1 @@
+//! Options of each subcommand; no logic.

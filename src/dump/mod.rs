@@ -1,0 +1,1 @@
+//! Live tree to image tree; one file per kind of resource.

@@ -1,0 +1,1 @@
+//! Image trees in CRIU's format: framing, typed entries, page stores, JSON views.

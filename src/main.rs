@@ -1,0 +1,2 @@
+//! The `isamorph` command: parse, dispatch, print the error.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Image tree to live tree: plan, fork, blob; the same file names as `dump`.

@@ -1,0 +1,1 @@
+//! A live process under ptrace: stopped and running types, remote system calls, memory, registers.
