@@ -1,2 +1,6 @@
 //! The `isamorph` command: parse, dispatch, print the error.
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    isamorph::cli::main()
+}

@@ -1,1 +1,75 @@
 //! Options of each subcommand; no logic.
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod cc;
+pub mod decode;
+#[cfg(target_os = "linux")]
+pub mod dump;
+#[cfg(target_os = "linux")]
+pub mod park;
+#[cfg(target_os = "linux")]
+pub mod restore;
+pub mod transform;
+#[cfg(target_os = "linux")]
+pub mod unpark;
+pub mod verify;
+
+/// Checkpoints running Linux processes, translates them between x86_64 and aarch64, restores them.
+#[derive(Debug, Parser)]
+#[command(name = "isamorph", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Checkpoint a process into images
+    #[cfg(target_os = "linux")]
+    Dump(dump::Options),
+    /// Start a process from images
+    #[cfg(target_os = "linux")]
+    Restore(restore::Options),
+    /// Translate images to another instruction set
+    Transform(transform::Options),
+    /// Check that two executables are a pair that a process can move between
+    Verify(verify::Options),
+    /// Bring a portable process to its equivalence points and hold it there, for any CRIU to dump
+    #[cfg(target_os = "linux")]
+    Park(park::Options),
+    /// Let a parked process go on
+    #[cfg(target_os = "linux")]
+    Unpark(unpark::Options),
+    /// Print an image as JSON
+    Decode(decode::Options),
+    /// Compile and link a pair (runs isamorph-cc)
+    Cc(cc::Options),
+}
+
+/// Parses this program's arguments, runs the subcommand, prints its error.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        #[cfg(target_os = "linux")]
+        Command::Dump(options) => dump::run(options),
+        #[cfg(target_os = "linux")]
+        Command::Restore(options) => restore::run(options),
+        Command::Transform(options) => transform::run(options),
+        Command::Verify(options) => verify::run(options),
+        #[cfg(target_os = "linux")]
+        Command::Park(options) => park::run(options),
+        #[cfg(target_os = "linux")]
+        Command::Unpark(options) => unpark::run(options),
+        Command::Decode(options) => decode::run(options),
+        Command::Cc(options) => cc::run(options),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("isamorph: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -15,8 +15,7 @@ pub const CALLEE_SAVED: &[DwarfReg] =
 
 /// Names in the order of their DWARF numbers, 0..=16.
 pub const NAMES: [&str; 17] = [
-    "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-    "rip",
+    "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip",
 ];
 
 /// The register's value, for numbers 0..=16.
