@@ -1,0 +1,141 @@
+//! The halves of the cases that run on this x86_64 machine.
+use crate::cases::{Case, Outcomes, Plan, Route};
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Longest a program may take to end once it is told to stop.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Builds the programs and makes the one directory that the node gets too.
+pub fn prepare(plan: &Plan) -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let work = root.join("target/migrations");
+    if work.exists() {
+        fs::remove_dir_all(&work).map_err(|e| format!("{}: {e}", work.display()))?;
+    }
+    fs::create_dir_all(work.join("t")).map_err(|e| format!("{}: {e}", work.display()))?;
+    for isa in ["x86_64", "aarch64"] {
+        let from = root.join(format!("dist/isamorph-{isa}"));
+        let to = work.join(format!("isamorph-{isa}"));
+        fs::copy(&from, &to).map_err(|e| format!("{}: {e}; cross/dist makes it", from.display()))?;
+    }
+    let cc = std::env::var_os("ISAMORPH_CC").map_or_else(|| root.join("target/release/isamorph-cc"), PathBuf::from);
+    for program in plan.programs() {
+        let source = root.join(format!("tests/programs/{program}.c"));
+        let status = Command::new(&cc)
+            .args(["-O2", "-g", "-o"])
+            .arg(work.join(program))
+            .arg(&source)
+            .arg("-lm")
+            .status()
+            .map_err(|e| format!("{}: {e}", cc.display()))?;
+        if !status.success() {
+            return Err(format!("{} {}: {status}", cc.display(), source.display()));
+        }
+    }
+    Ok(work)
+}
+
+/// Everything up to the moment a case leaves for the node.
+pub fn first_half(work: &Path, plan: &Plan, outcomes: &mut Outcomes) {
+    for case in plan.cases.iter().filter(|c| c.route.starts_on_host()) {
+        let result = start_and_move(work, case);
+        match (result, case.route) {
+            (Ok(()), Route::XA | Route::XaX) => {}
+            (result, _) => outcomes.record(case, result),
+        }
+    }
+}
+
+/// The ends of the cases that came back from the node.
+pub fn second_half(work: &Path, plan: &Plan, outcomes: &mut Outcomes) {
+    for case in plan.cases.iter().filter(|c| matches!(c.route, Route::AX | Route::XaX)) {
+        if !outcomes.ended(case) {
+            let dir = work.join("t").join(&case.name);
+            let result = restore(work, &dir.join("second/x86_64")).and_then(|()| finish(&dir, case.delays[2]));
+            outcomes.record(case, result);
+        }
+    }
+}
+
+fn start_and_move(work: &Path, case: &Case) -> Result<(), String> {
+    let dir = work.join("t").join(&case.name);
+    fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let out = File::create(dir.join("out")).map_err(|e| e.to_string())?;
+    let err = out.try_clone().map_err(|e| e.to_string())?;
+    let mut command = Command::new(work.join(format!("{}_x86-64", case.program)));
+    command.arg(dir.join("stop")).arg(case.seed.to_string()).arg(case.variant);
+    command.stdin(Stdio::null()).stdout(out).stderr(err).current_dir(&dir);
+    // SAFETY: setsid is async-signal-safe and touches no memory of ours.
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into));
+    }
+    let mut child = command.spawn().map_err(|e| e.to_string())?;
+    wait_for(&dir, "READY")?;
+    sleep(case.delays[0]);
+    if case.route == Route::NativeX {
+        let result = finish(&dir, Duration::ZERO);
+        drop(child.wait());
+        return result;
+    }
+    let images = dir.join("first");
+    let mut dump = Command::new(work.join("isamorph-x86_64"));
+    dump.args(["dump", "-v4", "-o", "dump.log", "-t"]).arg(child.id().to_string()).arg("-D").arg(&images);
+    if case.route != Route::XX {
+        dump.args(["--arch", "aarch64"]);
+    }
+    let result = run(&mut dump);
+    if result.is_err() {
+        drop(child.kill());
+    }
+    drop(child.wait());
+    result?;
+    if case.route == Route::XX {
+        restore(work, &images)?;
+        return finish(&dir, case.delays[2]);
+    }
+    Ok(())
+}
+
+fn restore(work: &Path, images: &Path) -> Result<(), String> {
+    run(Command::new(work.join("isamorph-x86_64"))
+        .args(["restore", "-v4", "-o", "restore.log", "-d", "-D"])
+        .arg(images))
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// Lets the program work a little longer, tells it to stop, and reads what it found.
+fn finish(dir: &Path, delay: Duration) -> Result<(), String> {
+    sleep(delay);
+    File::create(dir.join("stop")).map_err(|e| e.to_string())?;
+    wait_for(dir, "PASS")
+}
+
+/// Waits for a line that starts with `word`; a FAIL line or too long a wait is an error.
+fn wait_for(dir: &Path, word: &str) -> Result<(), String> {
+    let start = Instant::now();
+    loop {
+        let text = fs::read_to_string(dir.join("out")).unwrap_or_default();
+        if let Some(fail) = text.lines().find(|l| l.starts_with("FAIL")) {
+            return Err(fail.into());
+        }
+        if text.lines().any(|l| l.starts_with(word)) {
+            return Ok(());
+        }
+        if start.elapsed() > PATIENCE {
+            return Err(format!("no {word} within {PATIENCE:?}; out: {text:?}"));
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
