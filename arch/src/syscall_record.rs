@@ -4,9 +4,9 @@
 //! label up to and including the system-call instruction.
 //!
 //! ```text
-//!   sp + 208  CFA (the caller's sp at the call)
-//!   sp + 200  return address            (x86_64: pushed by the call; aarch64: x30)
-//!   sp + 192  caller's frame pointer    (rbp / x29; the stub's own fp points here)
+//!   sp + 352  CFA (the caller's sp at the call)
+//!   sp + 344  return address            (x86_64: pushed by the call; aarch64: x30)
+//!   sp + 336  caller's frame pointer    (rbp / x29; the stub's own fp points here)
 //!   sp + 136  scratch of the stub
 //!   sp +  88  native arguments[6]       what this ISA's kernel was given
 //!   sp +  80  native number
@@ -18,7 +18,7 @@
 //! ```
 
 /// Bytes from `sp` to the CFA.
-pub const FRAME_LEN: u64 = 208;
+pub const FRAME_LEN: u64 = 352;
 /// Offset of the neutral system-call number.
 pub const NUMBER: u64 = 0;
 /// Offset of the first of six neutral arguments.
@@ -31,12 +31,13 @@ pub const FLAGS: u64 = 64;
 pub const CANCEL: u64 = 72;
 /// Offset of the native number, followed by six native arguments.
 pub const NATIVE: u64 = 80;
-/// Offset of the stub's scratch space (56 bytes).
+/// Offset of the stub's scratch space (200 bytes: x86_64's `struct stat` and `struct semid64_ds` are longer than the
+/// neutral ones, so that the kernel cannot fill the caller's buffer).
 pub const SCRATCH: u64 = 136;
 /// Offset of the caller's frame pointer.
-pub const SAVED_FP: u64 = 192;
+pub const SAVED_FP: u64 = 336;
 /// Offset of the return address.
-pub const RETURN: u64 = 200;
+pub const RETURN: u64 = 344;
 /// Bytes of the part that means the same on both instruction sets (offsets 0..80).
 pub const NEUTRAL_LEN: u64 = 80;
 
