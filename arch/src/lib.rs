@@ -7,7 +7,10 @@
 
 pub mod aarch64;
 pub mod addr;
+pub mod auxv;
+pub mod fpu;
 pub mod isa;
+pub mod open_flags;
 pub mod regs;
 pub mod syscall_record;
 pub mod tls;

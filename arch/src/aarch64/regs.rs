@@ -16,3 +16,8 @@ pub struct Regs {
 pub const PRSTATUS_LEN: usize = 34 * 8;
 
 const _: () = assert!(size_of::<Regs>() == PRSTATUS_LEN + 8);
+
+impl Regs {
+    /// The registers with which user code runs when nothing else is known: `PSR_MODE_EL0t`, condition flags clear.
+    pub const USER: Self = Self { x: [0; 31], sp: 0, pc: 0, pstate: 0, tls: 0 };
+}

@@ -35,3 +35,44 @@ pub struct Regs {
 }
 
 const _: () = assert!(size_of::<Regs>() == 27 * 8);
+
+impl Regs {
+    /// The registers with which 64-bit user code runs when nothing else is known: flat segments, interrupts on, no
+    /// system call to restart.
+    pub const USER: Self = Self {
+        r15: 0,
+        r14: 0,
+        r13: 0,
+        r12: 0,
+        rbp: 0,
+        rbx: 0,
+        r11: 0,
+        r10: 0,
+        r9: 0,
+        r8: 0,
+        rax: 0,
+        rcx: 0,
+        rdx: 0,
+        rsi: 0,
+        rdi: 0,
+        orig_rax: u64::MAX,
+        rip: 0,
+        cs: USER_CS,
+        eflags: EFLAGS_USER,
+        rsp: 0,
+        ss: USER_DS,
+        fs_base: 0,
+        gs_base: 0,
+        ds: 0,
+        es: 0,
+        fs: 0,
+        gs: 0,
+    };
+}
+
+/// `__USER_CS` (`arch/x86/include/asm/segment.h`).
+pub const USER_CS: u64 = 0x33;
+/// `__USER_DS`.
+pub const USER_DS: u64 = 0x2b;
+/// `EFLAGS` of user code: the bit that is always one, and IF.
+pub const EFLAGS_USER: u64 = 0x202;
