@@ -1,0 +1,387 @@
+//! Tests of unwinding and layout against an independent model: a machine that runs prologues and epilogues.
+//!
+//! The source's stack is made by simulated calls; the translated stack is judged by simulated returns. At every
+//! return each slot byte, each live register and each live stack byte must be what the target's code expects.
+use super::frames::Layout;
+use super::unwind::{Member, Memory, MemoryError, UnwindError, unwind};
+use crate::portable::{Place, Residue, Saved, SiteEntry, SiteTable, Value};
+use isamorph_arch::{DwarfReg, Isa, RemoteAddr, ReturnAddr, aarch64, syscall_record as record, x86_64};
+use std::collections::BTreeMap;
+
+const TOP: u64 = 0x7000_0000_0000;
+const ROOTS: [u64; 4] = [0x40_0010, 0x40_0020, 0, 0];
+const RESTORE_RT: u64 = 0x40_0030;
+
+/// A small generator of numbers (Knuth's MMIX constants): failures are replayed by their seed.
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 ^ self.0 >> 29
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 16) % bound
+    }
+}
+
+fn callee_saved(isa: Isa) -> &'static [DwarfReg] {
+    match isa {
+        Isa::X86_64 => x86_64::dwarf::CALLEE_SAVED,
+        Isa::Aarch64 => aarch64::dwarf::CALLEE_SAVED,
+    }
+}
+
+fn fp(isa: Isa) -> DwarfReg {
+    match isa {
+        Isa::X86_64 => x86_64::dwarf::FP,
+        Isa::Aarch64 => aarch64::dwarf::FP,
+    }
+}
+
+/// A function with one call site, as `isa` compiles it.
+fn site(random: &mut Random, isa: Isa, id: u64, slots_len: u32) -> SiteEntry {
+    let ret = match isa {
+        Isa::X86_64 => 0x50_0000 + id * 0x40 + 5,
+        Isa::Aarch64 => 0x50_0000 + id * 0x40 + 4 * random.below(9),
+    };
+    let mut saved = Vec::new();
+    // x86_64: return address, rbp; aarch64: x30 and x29, as a record.
+    let mut below = match isa {
+        Isa::X86_64 => {
+            saved.push(Saved { reg: x86_64::dwarf::FP, cfa_off: -16 });
+            16
+        }
+        Isa::Aarch64 => {
+            let at = -16 * (1 + random.below(3) as i32);
+            saved.push(Saved { reg: aarch64::dwarf::FP, cfa_off: at });
+            saved.push(Saved { reg: aarch64::dwarf::RA, cfa_off: at + 8 });
+            -at
+        }
+    };
+    for reg in callee_saved(isa).iter().filter(|reg| **reg != fp(isa)) {
+        if random.below(3) == 0 {
+            below += 8;
+            saved.push(Saved { reg: *reg, cfa_off: -below });
+        }
+    }
+    let mut residue = Vec::new();
+    for reg in saved.iter().map(|saved| saved.reg).filter(|reg| callee_saved(isa).contains(reg)) {
+        if reg != fp(isa) && random.below(3) == 0 {
+            let value = match random.below(3) {
+                0 => Value::Constant(random.next()),
+                1 => Value::Cfa(-(random.below(64) as i64)),
+                _ => Value::ThreadPointer(random.below(64) as i64 - 32),
+            };
+            residue.push(Residue { place: Place::Register(reg), size: 8, value });
+        }
+    }
+    if random.below(4) == 0 {
+        below += 8;
+        residue.push(Residue { place: Place::Stack(-below), size: 8, value: Value::ThreadPointer(-8) });
+        below += 4;
+        residue.push(Residue {
+            place: Place::Stack(-below),
+            size: 4,
+            value: Value::Constant(random.next() & 0xffff_ffff),
+        });
+        below += 4;
+    }
+    let mut slots_cfa_off = 0;
+    if slots_len > 0 {
+        below = (below + slots_len as i32 + 15) & !15;
+        slots_cfa_off = -below;
+    }
+    let spill = 8 * random.below(6) as i32;
+    let cfa_minus_sp = ((below + spill + 15) & !15) as u32;
+    SiteEntry { id, ret: ReturnAddr(ret), cfa_minus_sp, slots_cfa_off, slots_len, saved, residue }
+}
+
+pub(crate) struct Program {
+    tables: BTreeMap<Isa, SiteTable>,
+    n: u64,
+}
+
+impl Program {
+    pub(crate) fn new(random: &mut Random, n: u64) -> Self {
+        let slots: Vec<u32> = (0..n).map(|_| [0, 8, 16, 40, 200][random.below(5) as usize]).collect();
+        let table = |isa: Isa, random: &mut Random| {
+            let entries = (0..n).map(|id| site(random, isa, id, slots[id as usize])).collect();
+            SiteTable::build(isa, entries).unwrap()
+        };
+        let tables = Isa::ALL.map(|isa| (isa, table(isa, random)));
+        Self { tables: tables.into(), n }
+    }
+
+    pub(crate) fn member(&self, isa: Isa) -> Member<'_> {
+        Member { sites: &self.tables[&isa], root_ret: ROOTS, restore_rt: RESTORE_RT }
+    }
+}
+
+/// The bytes that end at [`TOP`].
+#[derive(Clone, PartialEq)]
+pub(crate) struct Ram(Vec<u8>);
+
+impl Memory for Ram {
+    fn read(&mut self, at: RemoteAddr, into: &mut [u8]) -> Result<(), MemoryError> {
+        let from = at.0.checked_sub(self.base()).and_then(|from| usize::try_from(from).ok());
+        let bytes = from.and_then(|from| self.0.get(from..from.checked_add(into.len())?));
+        into.copy_from_slice(bytes.ok_or(MemoryError { at, why: "outside".into() })?);
+        Ok(())
+    }
+}
+
+impl Ram {
+    fn base(&self) -> u64 {
+        TOP - self.0.len() as u64
+    }
+
+    fn slice(&self, at: u64, len: usize) -> &[u8] {
+        &self.0[(at - self.base()) as usize..][..len]
+    }
+
+    fn put(&mut self, at: u64, bytes: &[u8]) {
+        let from = (at - self.base()) as usize;
+        self.0[from..from + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn get(&self, at: u64) -> u64 {
+        u64::from_le_bytes(self.slice(at, 8).try_into().unwrap())
+    }
+}
+
+/// What each frame holds, outermost first: function and slot bytes.
+struct Truth {
+    frames: Vec<(u64, Vec<u8>)>,
+    record: [u8; record::NEUTRAL_LEN as usize],
+    root: usize,
+}
+
+struct Machine {
+    isa: Isa,
+    ram: Ram,
+    registers: BTreeMap<DwarfReg, u64>,
+    sp: u64,
+    tp: u64,
+}
+
+impl Machine {
+    fn new(isa: Isa, bytes: usize, tp: u64, random: &mut Random) -> Self {
+        let ram = (0..bytes).map(|_| random.next() as u8).collect();
+        let registers = callee_saved(isa).iter().map(|reg| (*reg, random.next())).collect();
+        Self { isa, ram: Ram(ram), registers, sp: TOP - 0x100, tp }
+    }
+
+    fn value(&self, residue: &Residue, cfa: u64) -> u64 {
+        match residue.value {
+            Value::Constant(value) => value,
+            Value::Cfa(offset) => cfa.wrapping_add_signed(offset),
+            Value::ThreadPointer(offset) => self.tp.wrapping_add_signed(offset),
+        }
+    }
+
+    /// Calls a function, which then stands at its site; `ret` is where it returns to.
+    fn call(&mut self, program: &Program, function: u64, ret: u64, slots: &[u8]) -> u64 {
+        let site = program.tables[&self.isa].by_id(function).unwrap();
+        let cfa = self.sp;
+        if self.isa == Isa::X86_64 {
+            self.ram.put(cfa - 8, &ret.to_le_bytes());
+        }
+        for saved in site.saved {
+            let value = if saved.reg == aarch64::dwarf::RA && self.isa == Isa::Aarch64 {
+                ret
+            } else {
+                self.registers[&saved.reg]
+            };
+            self.ram.put(cfa.wrapping_add_signed(saved.cfa_off.into()), &value.to_le_bytes());
+            if saved.reg == fp(self.isa) {
+                self.registers.insert(saved.reg, cfa.wrapping_add_signed(saved.cfa_off.into()));
+            }
+        }
+        for residue in site.residue {
+            let value = self.value(residue, cfa);
+            match residue.place {
+                Place::Register(reg) => drop(self.registers.insert(reg, value)),
+                Place::Stack(offset) => {
+                    self.ram.put(cfa.wrapping_add_signed(offset.into()), &value.to_le_bytes()[..residue.size.into()]);
+                }
+            }
+        }
+        self.ram.put(cfa.wrapping_add_signed(site.slots_cfa_off.into()), slots);
+        self.sp = cfa - u64::from(site.cfa_minus_sp);
+        site.ret.0
+    }
+
+    fn enter_stub(&mut self, ret: u64, neutral: &[u8]) {
+        let cfa = self.sp;
+        self.sp = cfa - record::FRAME_LEN;
+        self.ram.put(self.sp, neutral);
+        self.ram.put(self.sp + record::RETURN, &ret.to_le_bytes());
+        let caller = self.registers[&fp(self.isa)];
+        self.ram.put(self.sp + record::SAVED_FP, &caller.to_le_bytes());
+        self.registers.insert(fp(self.isa), self.sp + record::SAVED_FP);
+    }
+
+    /// Returns from the stub and from every frame, checking what each finds.
+    fn return_from_all(mut self, program: &Program, truth: &Truth, context: &str) {
+        let isa = self.isa;
+        assert_eq!(self.registers[&fp(isa)], self.sp + record::SAVED_FP, "{context}: the stub's frame pointer");
+        let mut ret = self.ram.get(self.sp + record::RETURN);
+        self.registers.insert(fp(isa), self.ram.get(self.sp + record::SAVED_FP));
+        self.sp += record::FRAME_LEN;
+        for (index, (function, slots)) in truth.frames.iter().enumerate().rev() {
+            let context = format!("{context}: frame {index}");
+            let site = program.tables[&isa].by_return(ReturnAddr(ret)).unwrap_or_else(|| panic!("{context}: {ret:#x}"));
+            assert_eq!(site.id, *function, "{context}");
+            let cfa = self.sp + u64::from(site.cfa_minus_sp);
+            let at = cfa.wrapping_add_signed(site.slots_cfa_off.into());
+            assert_eq!(self.ram.slice(at, slots.len()), slots, "{context}: slots");
+            for residue in site.residue {
+                let value = self.value(residue, cfa);
+                match residue.place {
+                    Place::Register(reg) => assert_eq!(self.registers[&reg], value, "{context}: {reg:?}"),
+                    Place::Stack(offset) => {
+                        let (at, size) = (cfa.wrapping_add_signed(offset.into()), usize::from(residue.size));
+                        assert_eq!(self.ram.slice(at, size), &value.to_le_bytes()[..size], "{context}: {offset}");
+                    }
+                }
+            }
+            ret = self.ram.get(cfa - 8);
+            for saved in site.saved {
+                let value = self.ram.get(cfa.wrapping_add_signed(saved.cfa_off.into()));
+                if saved.reg == fp(isa) {
+                    let at = cfa.wrapping_add_signed(saved.cfa_off.into());
+                    assert_eq!(self.registers[&saved.reg], at, "{context}: chain of frame pointers");
+                }
+                if saved.reg == aarch64::dwarf::RA && isa == Isa::Aarch64 {
+                    ret = value;
+                } else {
+                    self.registers.insert(saved.reg, value);
+                }
+            }
+            self.sp = cfa;
+        }
+        assert_eq!(ret, ROOTS[truth.root], "{context}: root");
+        assert_eq!(self.sp, TOP - 0x100, "{context}: outermost CFA");
+    }
+}
+
+fn run(program: &Program, random: &mut Random, isa: Isa, depth: usize, tp: u64) -> (Machine, Truth) {
+    let mut machine = Machine::new(isa, (depth + 1) * 0x400, tp, random);
+    let root = random.below(2) as usize;
+    let mut ret = ROOTS[root];
+    let mut frames = Vec::new();
+    for _ in 0..depth {
+        let function = random.below(program.n);
+        let len = program.tables[&isa].by_id(function).unwrap().slots_len;
+        let slots: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        ret = machine.call(program, function, ret, &slots);
+        frames.push((function, slots));
+    }
+    let mut neutral = [0; record::NEUTRAL_LEN as usize];
+    neutral.fill_with(|| random.next() as u8);
+    machine.enter_stub(ret, &neutral);
+    (machine, Truth { frames, record: neutral, root })
+}
+
+fn translate(program: &Program, machine: &mut Machine, to: Isa, tp: u64) -> Machine {
+    let (source, target) = (program.member(machine.isa), program.member(to));
+    let stack = unwind(&mut machine.ram, &source, RemoteAddr(machine.sp)).unwrap();
+    let layout = Layout::new(&stack, &source, target).unwrap();
+    assert_eq!(layout.top, stack.top());
+    let rewritten = layout.write(&stack, &source, &mut machine.ram, RemoteAddr(tp)).unwrap();
+    assert_eq!(rewritten.start, layout.record);
+    let mut ram = Ram(vec![0xee; machine.ram.0.len()]);
+    ram.put(rewritten.start.0, &rewritten.bytes);
+    Machine { isa: to, ram, registers: rewritten.registers.into_iter().collect(), sp: rewritten.start.0, tp }
+}
+
+#[test]
+fn translated_frames_return_as_the_target_expects() {
+    for seed in 0..60 {
+        let random = &mut Random(seed);
+        let program = Program::new(random, 40);
+        let depth = [0, 1, 2, 3, 10, 60][seed as usize % 6];
+        for from in Isa::ALL {
+            let (mut machine, truth) = run(&program, random, from, depth, 0x1234_5000);
+            let target = translate(&program, &mut machine, from.peer(), 0x1234_5678);
+            let flags = target.ram.get(target.sp + record::FLAGS);
+            assert_eq!(flags & (record::FLAG_RESUMED | record::FLAG_GATE), record::FLAG_RESUMED);
+            let len = record::FLAGS as usize;
+            assert_eq!(target.ram.slice(target.sp, len), &truth.record[..len]);
+            target.return_from_all(&program, &truth, &format!("seed {seed} from {from}"));
+        }
+    }
+}
+
+#[test]
+fn there_and_back_again_is_the_same_stack() {
+    for seed in 100..140 {
+        let random = &mut Random(seed);
+        let program = Program::new(random, 20);
+        for from in Isa::ALL {
+            let (mut first, truth) = run(&program, random, from, 12, 0x5000);
+            let mut there = translate(&program, &mut first, from.peer(), 0x6000);
+            let mut back = translate(&program, &mut there, from, 0x5000);
+            assert_eq!(back.sp, first.sp);
+            // Translated once more, it is the very same bytes: nothing of the first frames' garbage is left.
+            let mut again = translate(&program, &mut back, from.peer(), 0x6000);
+            assert!(again.ram == there.ram && again.registers == there.registers, "seed {seed} from {from}");
+            let last = translate(&program, &mut again, from, 0x5000);
+            assert!(last.ram == back.ram, "seed {seed} from {from}");
+            back.return_from_all(&program, &truth, &format!("seed {seed} from {from}"));
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_frames() {
+    let random = &mut Random(7);
+    let program = Program::new(random, 100);
+    let (mut machine, truth) = run(&program, random, Isa::X86_64, 10_000, 0x1000);
+    translate(&program, &mut machine, Isa::Aarch64, 0x2000).return_from_all(&program, &truth, "deep");
+}
+
+#[test]
+fn a_return_address_without_site_is_named() {
+    let random = &mut Random(3);
+    let program = Program::new(random, 5);
+    let (mut machine, _) = run(&program, random, Isa::X86_64, 3, 0);
+    machine.ram.put(machine.sp + record::RETURN, &0xdead_u64.to_le_bytes());
+    let error = unwind(&mut machine.ram, &program.member(Isa::X86_64), RemoteAddr(machine.sp)).unwrap_err();
+    assert!(matches!(error, UnwindError::NoSite { index: 0, ret: ReturnAddr(0xdead), .. }), "{error}");
+    machine.ram.put(machine.sp + record::RETURN, &RESTORE_RT.to_le_bytes());
+    let error = unwind(&mut machine.ram, &program.member(Isa::X86_64), RemoteAddr(machine.sp)).unwrap_err();
+    assert!(matches!(error, UnwindError::SignalFrame { .. }), "{error}");
+}
+
+#[test]
+fn any_corrupt_word_of_a_stack_ends_in_an_error_or_a_stack() {
+    let random = &mut Random(11);
+    let program = Program::new(random, 8);
+    let (machine, _) = run(&program, random, Isa::Aarch64, 6, 0);
+    for at in (machine.sp..TOP - 8).step_by(8) {
+        for value in [0, u64::MAX, ROOTS[0], RESTORE_RT, 0x50_0005] {
+            let mut ram = machine.ram.clone();
+            ram.put(at, &value.to_le_bytes());
+            let source = program.member(Isa::Aarch64);
+            if let Ok(stack) = unwind(&mut ram, &source, RemoteAddr(machine.sp))
+                && let Ok(layout) = Layout::new(&stack, &source, program.member(Isa::X86_64))
+            {
+                let _ = layout.write(&stack, &source, &mut ram, RemoteAddr(0));
+            }
+        }
+    }
+}
+
+#[test]
+fn executables_that_are_no_pair_are_refused() {
+    let random = &mut Random(21);
+    let program = Program::new(random, 5);
+    let other = Program::new(random, 3);
+    let (mut machine, _) = run(&program, random, Isa::X86_64, 5, 0);
+    let source = program.member(Isa::X86_64);
+    let stack = unwind(&mut machine.ram, &source, RemoteAddr(machine.sp)).unwrap();
+    assert!(Layout::new(&stack, &source, other.member(Isa::Aarch64)).is_err());
+}
