@@ -1,0 +1,2 @@
+#define MACHINE 183
+#include "../manifest.inc"

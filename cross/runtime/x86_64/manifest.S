@@ -1,0 +1,2 @@
+#define MACHINE 62
+#include "../manifest.inc"
