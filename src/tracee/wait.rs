@@ -61,6 +61,8 @@ impl Watch {
     /// # Errors
     /// [`Error::Abandoned`], or a failure to wait.
     pub fn sleep(&self, limit: Duration) -> Result<bool> {
+        // In a program with several threads another one may swallow the signal: never rely on it alone.
+        let limit = limit.min(Duration::from_millis(10));
         let left = match self.deadline {
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
