@@ -1,5 +1,6 @@
 //! The halves of the cases that run on this x86_64 machine.
 use crate::cases::{Case, Outcomes, Plan, Route};
+use crate::common;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,30 +13,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Builds the programs and makes the one directory that the node gets too.
 pub fn prepare(plan: &Plan) -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let work = root.join("target/migrations");
-    if work.exists() {
-        fs::remove_dir_all(&work).map_err(|e| format!("{}: {e}", work.display()))?;
-    }
-    fs::create_dir_all(work.join("t")).map_err(|e| format!("{}: {e}", work.display()))?;
-    for isa in ["x86_64", "aarch64"] {
-        let from = root.join(format!("dist/isamorph-{isa}"));
-        let to = work.join(format!("isamorph-{isa}"));
-        fs::copy(&from, &to).map_err(|e| format!("{}: {e}; cross/dist makes it", from.display()))?;
-    }
-    let cc = std::env::var_os("ISAMORPH_CC").map_or_else(|| root.join("target/release/isamorph-cc"), PathBuf::from);
+    let work = common::work_directory("migrations")?;
     for program in plan.programs() {
-        let source = root.join(format!("tests/programs/{program}.c"));
-        let status = Command::new(&cc)
-            .args(["-O2", "-g", "-o"])
-            .arg(work.join(program))
-            .arg(&source)
-            .arg("-lm")
-            .status()
-            .map_err(|e| format!("{}: {e}", cc.display()))?;
-        if !status.success() {
-            return Err(format!("{} {}: {status}", cc.display(), source.display()));
-        }
+        common::compile_pair(&work, program)?;
     }
     Ok(work)
 }

@@ -10,6 +10,8 @@
 //! chooses cases by name, `MOMENTS=N` says how often each direction is tried (default 2). It runs only
 //! when `ISAMORPH_E2E=1`: it needs `cross/setup` and `cross/dist`, and takes minutes.
 mod cases;
+#[path = "../common/mod.rs"]
+mod common;
 mod host;
 mod node;
 
