@@ -111,6 +111,9 @@ pub enum Problem {
         /// Why it could not be opened.
         source: io::Error,
     },
+    /// The parent tree is not the one that this tree was made from.
+    #[error("the parent tree was changed after this one was made from it; run `isamorph transform` again")]
+    ParentChanged,
     /// Parent links lead in a circle, or are absurdly many.
     #[error("more than {max} parent trees in a row")]
     ParentDepth {

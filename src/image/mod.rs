@@ -47,7 +47,7 @@ pub use entry::{Entry, ImageEntry};
 pub use error::{ImageError, Problem};
 pub use kind::{Head, ImageKind};
 pub use pages::{PAGE_SIZE, PageReader, PageWriter, Place, Run, Segment, read_runs};
-pub use tree_digest::{TreeDigest, digest};
+pub use tree_digest::{PARENT_DIGEST, TreeDigest, check_parent, digest, record_parent};
 
 /// The messages that images consist of, generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; documented in proto/ where it matters")]

@@ -2,7 +2,7 @@
 use std::fmt;
 use std::os::unix::fs::FileExt as _;
 
-use super::dir::ImageDir;
+use super::dir::{ImageDir, PARENT_LINK};
 use super::error::{ImageError, Problem};
 use super::kind::{Head, ImageKind};
 use super::pages::PAGE_SIZE;
@@ -51,6 +51,39 @@ pub fn digest(tree: &ImageDir) -> Result<TreeDigest, ImageError> {
         }
     }
     Err(ImageError::new(tree.path(), Problem::ParentDepth { max: MAX_DEPTH }))
+}
+
+/// Name of the file that says which parent a translated tree was made from.
+pub const PARENT_DIGEST: &str = "parent.blake3";
+
+/// Records in `tree` that it was made from `parent` as it is now.
+///
+/// # Errors
+/// The parent cannot be read, or the file not be written.
+pub fn record_parent(tree: &ImageDir, parent: &ImageDir) -> Result<(), ImageError> {
+    let path = tree.path().join(PARENT_DIGEST);
+    let line = format!("{}\n", digest(parent)?);
+    std::fs::write(&path, line).map_err(|e| ImageError::io(path, e))
+}
+
+/// Checks that the parent is still the one that [`record_parent`] saw; a tree without a record passes.
+///
+/// # Errors
+/// [`Problem::ParentChanged`]; the parent is missing or cannot be read.
+pub fn check_parent(tree: &ImageDir) -> Result<(), ImageError> {
+    let path = tree.path().join(PARENT_DIGEST);
+    let recorded = match std::fs::read_to_string(&path) {
+        Ok(line) => line,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(ImageError::io(path, e)),
+    };
+    let Some(parent) = tree.open_parent()? else {
+        return Err(ImageError::new(tree.path().join(PARENT_LINK), Problem::Missing));
+    };
+    if recorded.trim_end() != digest(&parent)?.to_string() {
+        return Err(ImageError::new(parent.path(), Problem::ParentChanged));
+    }
+    Ok(())
 }
 
 fn one(tree: &ImageDir, hash: &mut blake3::Hasher) -> Result<(), ImageError> {
@@ -121,5 +154,21 @@ mod tests {
 
         parent.write_one(1, proto::FsEntry { cwd_id: 1, root_id: 3, umask: None }).unwrap();
         assert!(digest(&parent).unwrap() != p && digest(&child).unwrap() != c);
+    }
+
+    #[test]
+    fn a_recorded_parent_is_checked() {
+        let t = tempfile::tempdir().unwrap();
+        let parent = ImageDir::open(t.path()).unwrap();
+        let child = ImageDir::create(t.path().join("aarch64")).unwrap();
+        check_parent(&child).unwrap();
+        child.link_parent("..").unwrap();
+        parent.write_one(1, proto::FsEntry { cwd_id: 1, root_id: 2, umask: None }).unwrap();
+        record_parent(&child, &parent).unwrap();
+        check_parent(&child).unwrap();
+        parent.write_one(1, proto::FsEntry { cwd_id: 3, root_id: 2, umask: None }).unwrap();
+        assert!(matches!(check_parent(&child).unwrap_err().problem, Problem::ParentChanged));
+        std::fs::remove_file(t.path().join("aarch64/parent")).unwrap();
+        assert!(check_parent(&child).is_err());
     }
 }

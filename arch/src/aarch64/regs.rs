@@ -21,3 +21,6 @@ impl Regs {
     /// The registers with which user code runs when nothing else is known: `PSR_MODE_EL0t`, condition flags clear.
     pub const USER: Self = Self { x: [0; 31], sp: 0, pc: 0, pstate: 0, tls: 0 };
 }
+
+/// `MINSIGSTKSZ` (`arch/arm64/include/uapi/asm/signal.h`): sigaltstack(2) refuses less.
+pub const MIN_ALT_STACK: u64 = 5120;

@@ -76,3 +76,5 @@ pub const USER_CS: u64 = 0x33;
 pub const USER_DS: u64 = 0x2b;
 /// `EFLAGS` of user code: the bit that is always one, and IF.
 pub const EFLAGS_USER: u64 = 0x202;
+/// `MINSIGSTKSZ` (`arch/x86/include/uapi/asm/signal.h`): sigaltstack(2) refuses less.
+pub const MIN_ALT_STACK: u64 = 2048;

@@ -1,0 +1,237 @@
+//! The images of one process: read, translated in memory, written.
+use super::core::{self, ThreadState};
+use super::emit::PageChanges;
+use super::error::TransformError;
+use super::explain::{self, ThreadReport};
+use super::frames::{Layout, Rewritten};
+use super::memory::ImageMemory;
+use super::unwind::{Member, Memory as _, NativeStack, UnwindError, unwind};
+use super::{Options, auxv, files, space, text};
+use crate::image::{Entry, ImageDir, PageReader, proto};
+use crate::portable::{Executable, Pair, SiteTable, pair};
+use isamorph_arch::syscall_record as record;
+use isamorph_arch::{Isa, RemoteAddr, ReturnAddr};
+use std::path::{Path, PathBuf};
+
+/// The images of a process of one thread, and its pair.
+pub(super) struct Process {
+    pub pid: u32,
+    /// The path that the peer must have on the other node.
+    pub peer_path: PathBuf,
+    core: Entry<proto::CoreEntry>,
+    mm: Entry<proto::MmEntry>,
+    files: Vec<Entry<proto::FileEntry>>,
+    pair: Pair,
+    from: Isa,
+    to: Isa,
+    exe: String,
+}
+
+impl Process {
+    /// Reads the images and finds the pair.
+    pub fn open(tree: &ImageDir, options: &Options) -> Result<Self, TransformError> {
+        let to = options.arch;
+        let refuse = |what: String| TransformError::Unsupported { to, what };
+        let processes = tree.read::<proto::PstreeEntry>(None)?;
+        let [process] = processes.as_slice() else {
+            return Err(refuse(format!("a tree of {} processes; this version moves one", processes.len())));
+        };
+        let pid = process.pid;
+        if process.threads.len() > 1 {
+            return Err(refuse(format!("process {pid} has {} threads; this version moves one", process.threads.len())));
+        }
+        let core = tree.read_one::<proto::CoreEntry>(u64::from(pid))?;
+        let from = core
+            .isa()
+            .ok_or_else(|| refuse(format!("process {pid} is of an instruction set that isamorph does not know")))?;
+        if from == to {
+            return Err(TransformError::SameIsa { isa: to });
+        }
+        let mm = tree.read_one::<proto::MmEntry>(u64::from(pid))?;
+        let files = tree.read::<proto::FileEntry>(None)?;
+        let entry = files::regular(&files, mm.exe_file_id)
+            .ok_or_else(|| refuse(format!("files.img has no regular file {} (the executable)", mm.exe_file_id)))?;
+        let exe = entry.name.clone();
+        let pair = Pair::open(Path::new(&exe), options.pair.as_deref())
+            .map_err(|source| TransformError::Pair { path: PathBuf::from(&exe), source })?;
+        files::check_executable(entry, pair.get(from))?;
+        let peer_path = peer_path(&exe, to).ok_or_else(|| refuse(format!("{exe} is not named as one of a pair")))?;
+        Ok(Self { pid, peer_path, core, mm, files, pair, from, to, exe })
+    }
+
+    /// Translates everything in memory.
+    pub fn translate(
+        &mut self,
+        store: &PageReader,
+        options: &Options,
+    ) -> Result<(Vec<ThreadReport>, PageChanges), TransformError> {
+        let (from, to) = (self.from, self.to);
+        let (source, target) = (self.pair.get(from), self.pair.get(to));
+        let refuse = |what: String| TransformError::Unsupported { to, what };
+        let state = core::read(&self.core).map_err(refuse)?;
+        if let Some(what) = core::unsupported(&self.core, &source.executable.manifest, to) {
+            return Err(refuse(what));
+        }
+        let changes = space::plan(&self.mm, &source.executable, to)?;
+        text::check(store, &changes.text, source)?;
+
+        let vmas = self.mm.vmas.clone();
+        let mut memory = ImageMemory::new(store, &vmas);
+        let (report, rewritten, thread_pointer) =
+            Thread { tid: self.pid, state, source: &source.executable, target: &target.executable }
+                .translate(&mut memory, options.explain)?;
+        let low = rewritten.start;
+        let limit = core::stack_limit(&self.core);
+        let mm = self.mm.edit().map_err(TransformError::unknown("mm image"))?;
+        let sp = state.registers.sp();
+        let grown = space::grow_stack(&mut mm.vmas, sp, low, limit)
+            .map_err(|(need, why)| TransformError::StackSpace { tid: self.pid, to, need, sp, why })?;
+        memory.write_or_zero(low, &rewritten.bytes, grown)?;
+        convert_auxv(mm, &mut memory, from, to)?;
+        space::rewrite(mm, &source.executable, &target.executable)?;
+
+        let env = state.fp.environment().map_err(|source| TransformError::Fp { tid: self.pid, source })?;
+        let core = self.core.edit().map_err(TransformError::unknown("core image"))?;
+        let restart = target.executable.manifest.syscall_restart;
+        core::write(core, to, restart, &rewritten, thread_pointer, env, state.clear_tid);
+        core::drop_empty_rseq(core);
+        files::convert_flags(&mut self.files, from, to)?;
+        files::replace_executable(&mut self.files, &self.exe, &self.peer_path.to_string_lossy(), target)?;
+
+        let mut dropped = changes.dropped;
+        dropped.extend(changes.text.into_iter().map(|mapping| mapping.range));
+        dropped.sort_by_key(|range| range.start);
+        Ok((vec![report], PageChanges { changed: memory.into_changed(), dropped }))
+    }
+
+    /// Writes the images that changed; returns their paths.
+    pub fn write(&self, tree: &ImageDir) -> Result<Vec<PathBuf>, TransformError> {
+        let pid = u64::from(self.pid);
+        tree.write(pid, std::slice::from_ref(&self.core))?;
+        tree.write(pid, std::slice::from_ref(&self.mm))?;
+        tree.write(None, &self.files)?;
+        use crate::image::ImageKind::{Core, Files, Mm};
+        Ok(vec![tree.file_path(Core, pid)?, tree.file_path(Mm, pid)?, tree.file_path(Files, None)?])
+    }
+}
+
+/// The peer's path, in the folder that the images have for the executable.
+fn peer_path(exe: &str, to: Isa) -> Option<PathBuf> {
+    let path = Path::new(exe);
+    let base = pair::base_name(path)?;
+    Some(path.with_file_name(format!("{base}_{}", to.pair_suffix())))
+}
+
+/// Converts both copies of the auxiliary vector.
+fn convert_auxv(
+    mm: &mut proto::MmEntry,
+    memory: &mut ImageMemory<'_>,
+    from: Isa,
+    to: Isa,
+) -> Result<(), TransformError> {
+    let refuse = |error: auxv::AuxvError| TransformError::Unsupported { to, what: error.to_string() };
+    let mut saved = auxv::trim(&mm.mm_saved_auxv);
+    auxv::check_page_size(&saved).map_err(refuse)?;
+    let (at, mut entries) = auxv::find(memory, RemoteAddr(mm.mm_start_stack)).map_err(refuse)?;
+    let platform = auxv::rewrite_platform(memory, &entries, from, to, mm.mm_arg_start)?;
+    auxv::convert(&mut entries, to, platform);
+    auxv::convert(&mut saved, to, platform);
+    let bytes: Vec<u8> =
+        entries.iter().flat_map(|(entry, value)| [entry.to_le_bytes(), value.to_le_bytes()]).flatten().collect();
+    memory.write(at, &bytes)?;
+    mm.mm_saved_auxv = saved.into_iter().flat_map(|(entry, value)| [entry, value]).collect();
+    Ok(())
+}
+
+/// A thread that is being translated.
+struct Thread<'a> {
+    tid: u32,
+    state: ThreadState,
+    source: &'a Executable,
+    target: &'a Executable,
+}
+
+impl Thread<'_> {
+    /// Returns its report, its stack and registers, and its thread pointer.
+    fn translate(
+        &self,
+        memory: &mut ImageMemory<'_>,
+        explained: bool,
+    ) -> Result<(ThreadReport, Rewritten, RemoteAddr), TransformError> {
+        let (from, to) = (self.source.isa, self.target.isa);
+        let sp = self.state.registers.sp();
+        self.check_parked(memory, sp)?;
+        let (from_sites, to_sites) = (self.sites(self.source)?, self.sites(self.target)?);
+        let (source, target) = (member(self.source, &from_sites), member(self.target, &to_sites));
+        let stack = unwind(memory, &source, sp).map_err(|error| self.unwind_error(error))?;
+        let layout_error = |source| TransformError::Layout { tid: self.tid, source };
+        let layout = Layout::new(&stack, &source, target).map_err(layout_error)?;
+        let thread_pointer = self.thread_pointer()?;
+        let rewritten = layout.write(&stack, &source, memory, thread_pointer).map_err(layout_error)?;
+        let report = ThreadReport {
+            tid: self.tid,
+            isas: (from, to),
+            sp: (sp, rewritten.start),
+            call: memory.word(RemoteAddr(sp.0.wrapping_add(record::NUMBER)))?,
+            depth: stack.frames.len(),
+            frames: if explained { self.explain(&stack, &layout, &source, thread_pointer) } else { Vec::new() },
+        };
+        Ok((report, rewritten, thread_pointer))
+    }
+
+    fn check_parked(&self, memory: &mut ImageMemory<'_>, sp: RemoteAddr) -> Result<(), TransformError> {
+        // A thread elsewhere may have any sp; then it is the place that matters, not what is there.
+        let flags = memory.word(RemoteAddr(sp.0.wrapping_add(record::FLAGS))).unwrap_or(0);
+        match core::parked(&self.state.registers, &self.source.manifest, flags) {
+            Some(_) => Ok(()),
+            None => {
+                let at = self.source.name(self.state.registers.pc());
+                Err(TransformError::NotParked { tid: self.tid, at })
+            }
+        }
+    }
+
+    fn sites(&self, executable: &Executable) -> Result<SiteTable, TransformError> {
+        executable
+            .sites()
+            .map_err(|source| TransformError::Pair { path: format!("({})", executable.isa).into(), source })
+    }
+
+    /// The target's thread pointer for the same TLS block.
+    fn thread_pointer(&self) -> Result<RemoteAddr, TransformError> {
+        let to = self.target.isa;
+        let refuse = |what: &str| TransformError::Unsupported { to, what: what.into() };
+        let layout = |executable: &Executable| executable.tls.map(|tls| tls.layout);
+        let (Some(tls), true) = (layout(self.source), layout(self.source) == layout(self.target)) else {
+            return Err(refuse("the executables' thread-local storage differs: not a pair"));
+        };
+        tls.convert(self.state.registers.thread_pointer(), self.source.isa, to)
+            .ok_or_else(|| refuse("the thread pointer is outside the address space"))
+    }
+
+    fn unwind_error(&self, source: UnwindError) -> TransformError {
+        let near = match &source {
+            UnwindError::NoSite { ret: ReturnAddr(ret), .. } => match self.source.symbol_at(RemoteAddr(*ret)) {
+                Some((name, offset)) => format!(" (nearest symbol: {name}+{offset:#x})"),
+                None => String::new(),
+            },
+            _ => String::new(),
+        };
+        TransformError::Unwind { tid: self.tid, source, near }
+    }
+
+    fn explain(
+        &self,
+        stack: &NativeStack,
+        layout: &Layout<'_>,
+        source: &Member<'_>,
+        thread_pointer: RemoteAddr,
+    ) -> Vec<explain::FrameReport> {
+        explain::frames(stack, layout, source, self.source, thread_pointer)
+    }
+}
+
+fn member<'a>(executable: &Executable, sites: &'a SiteTable) -> Member<'a> {
+    let Executable { manifest, .. } = executable;
+    Member { sites, root_ret: manifest.root_ret, restore_rt: manifest.restore_rt }
+}

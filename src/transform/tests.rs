@@ -1,0 +1,1 @@
+//! Whole trees, translated in both directions.
