@@ -12,12 +12,15 @@ use crate::wire::{self, Command, Ending, Kind, Request};
 
 /// Sessions that a node can have at a time.
 pub const PORTS: usize = 8;
+/// A hello that is not answered within this time is repeated.
+const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A session with a node's agent; holds one of its ports.
 #[derive(Debug)]
 pub struct Session {
     stream: UnixStream,
     incoming: Vec<u8>,
+    nonce: [u8; 8],
     _port: Lock,
 }
 
@@ -85,18 +88,43 @@ impl Session {
         };
         let stream = UnixStream::connect(dir.join(format!("port{index}")))?;
         stream.set_nonblocking(true)?;
-        let mut session = Session { stream, incoming: Vec::new(), _port: port };
-        let mut nonce = [0; 8];
-        fs::File::open("/dev/urandom")?.read_exact(&mut nonce)?;
+        let mut session = Session { stream, incoming: Vec::new(), nonce: [0; 8], _port: port };
+        fs::File::open("/dev/urandom")?.read_exact(&mut session.nonce)?;
         let mut hello = wire::MAGIC.to_vec();
-        hello.extend_from_slice(&nonce);
-        session.send(&hello, Some(deadline))?;
-        loop {
-            if wire::take_hello(&mut session.incoming) == Some(nonce) {
-                return Ok(session);
-            }
-            session.receive(Some(deadline), false)?;
+        hello.extend_from_slice(&session.nonce);
+        let mut padding = 0;
+        while !session.greet(&hello, padding, deadline)? {
+            // An earlier host may have died in the middle of a frame, and the agent take the hello for the rest of it. Zeros
+            // fill that frame, and are none themselves.
+            padding = (padding * 2).clamp(16 << 10, wire::MAX_PAYLOAD);
         }
+        Ok(session)
+    }
+
+    /// Sends a hello; false if there is no answer within some time.
+    fn greet(&mut self, hello: &[u8], padding: usize, deadline: Instant) -> io::Result<bool> {
+        let patience = deadline.min(Instant::now() + HELLO_PATIENCE);
+        self.send(&[&vec![0; padding], hello].concat(), Some(deadline))?;
+        loop {
+            if wire::take_hello(&mut self.incoming) == Some(self.nonce) {
+                return Ok(true);
+            }
+            match self.receive(Some(patience), false) {
+                Err(error) if error.kind() == ErrorKind::TimedOut && Instant::now() < deadline => return Ok(false),
+                result => result?,
+            };
+        }
+    }
+
+    /// Drops answers to repeated hellos, then takes a frame.
+    fn take_frame(&mut self) -> io::Result<Option<wire::Frame>> {
+        while self.incoming.first() == Some(&wire::MAGIC[0]) {
+            if self.incoming.len() < wire::HELLO_LEN {
+                return Ok(None);
+            }
+            self.incoming.drain(..wire::HELLO_LEN);
+        }
+        wire::take_frame(&mut self.incoming)
     }
 
     /// Runs a command, with this process's standard input if it asks for input, until it ends or `deadline` passes.
@@ -107,7 +135,7 @@ impl Session {
         let mut forward_input = command.input;
         self.request(&Request::Run(command), deadline)?;
         loop {
-            while let Some(frame) = wire::take_frame(&mut self.incoming)? {
+            while let Some(frame) = self.take_frame()? {
                 match frame.kind {
                     Kind::Output => sink.output(&frame.payload)?,
                     Kind::ErrorOutput => sink.error_output(&frame.payload)?,

@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Instruction set of a node.
@@ -55,24 +55,40 @@ pub fn nodes() -> PathBuf {
 pub fn create(name: &str) -> io::Result<(PathBuf, Lock)> {
     if name.is_empty()
         || name.len() > 40
-        || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        || name.starts_with('.')
+        || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("node name {name:?} (at most 40 letters, digits, '-', '_', '.')"),
+            format!("node name {name:?} (at most 40 letters, digits, '-', '_')"),
         ));
     }
     let all = nodes();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&all)?;
     let lock = Lock::try_take(&all.join(format!("{name}.lock")))?
         .ok_or_else(|| io::Error::new(io::ErrorKind::AlreadyExists, format!("node {name} is running")))?;
+    sweep(&all, name)?;
     let dir = all.join(name);
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }
     fs::create_dir(&dir)?;
     Ok((dir, lock))
+}
+
+/// Removes what nodes left that were killed, or whose tool was.
+fn sweep(all: &Path, except: &str) -> io::Result<()> {
+    for entry in fs::read_dir(all)?.flatten() {
+        let dir = entry.path();
+        if !entry.file_type()?.is_dir() || dir.file_name() == Some(except.as_ref()) {
+            continue;
+        }
+        let lock_path = dir.with_extension("lock");
+        if let Some(_lock) = Lock::try_take(&lock_path)? {
+            let _ = fs::remove_dir_all(&dir);
+            let _ = fs::remove_file(&lock_path);
+        }
+    }
+    Ok(())
 }
 
 /// The directory of the running node `name`.
@@ -107,27 +123,13 @@ impl Lock {
         let file = File::create(path)?;
         // SAFETY: plain flock on an open descriptor.
         if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-            return Ok(Some(Lock { file }));
+            // The last holder may have removed the file in between: then the lock is on nothing.
+            let same = fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|then| now.ino() == then.ino()));
+            return Ok(same.then_some(Lock { file }));
         }
         match io::Error::last_os_error() {
             error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             error => Err(error),
         }
-    }
-
-    /// Takes the lock, waiting for it.
-    ///
-    /// # Errors
-    /// Those of opening the file.
-    pub fn take(path: &Path) -> io::Result<Lock> {
-        let file = File::create(path)?;
-        // SAFETY: plain flock on an open descriptor.
-        while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
-        Ok(Lock { file })
     }
 }

@@ -16,13 +16,14 @@ pub fn serve(ports: Vec<File>) -> io::Result<()> {
         for session in &sessions {
             session.interests(&mut polls);
         }
+        let timeout_ms = if sessions.iter().any(Session::is_waiting_for_host) { 500 } else { -1 };
         // SAFETY: `polls` is an array of its length.
-        unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, -1) };
+        unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout_ms) };
         if polls[0].revents != 0 {
             swallow(&signals);
             // The host may have opened or left any port.
             for session in &mut sessions {
-                session.connected = true;
+                session.host_changed();
             }
         }
         for session in &mut sessions {

@@ -6,19 +6,27 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Stdio};
+use std::time::{Duration, Instant};
 
 use isamorph_node::wire::{self, Command, Ending, Frame, Kind, Request};
 
 /// Output is not read from the command while this much waits for the host.
 const BACKLOG: usize = 512 << 10;
 const CHUNK: usize = 64 << 10;
+/// A command outlives its host's connection by this much, and no longer.
+const AWAY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A port and what runs behind it.
 #[derive(Debug)]
 pub struct Session {
     port: File,
     /// Whether the host may have the other end open; a port without a host is not polled, for it would be ready all the time.
-    pub connected: bool,
+    connected: bool,
+    /// Since when the host is away.
+    ///
+    /// That is no proof that a session is over: the kernel learns of a host that came or went through another queue than
+    /// that of the data, so a new session's bytes may be here before the news that the old one's host went away.
+    away_since: Option<Instant>,
     greeted: bool,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
@@ -48,7 +56,15 @@ impl Session {
                 return Err(io::Error::last_os_error());
             }
         }
-        Ok(Session { port, connected: true, greeted: false, incoming: Vec::new(), outgoing: Vec::new(), running: None })
+        Ok(Session {
+            port,
+            connected: true,
+            away_since: None,
+            greeted: false,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            running: None,
+        })
     }
 
     /// Appends what this session waits for.
@@ -56,7 +72,10 @@ impl Session {
         let mut want = |fd: RawFd, events| polls.push(libc::pollfd { fd, events, revents: 0 });
         if self.connected {
             let output = if self.outgoing.is_empty() { 0 } else { libc::POLLOUT };
-            want(self.port.as_raw_fd(), libc::POLLIN | output);
+            let input = if self.input_is_full() { 0 } else { libc::POLLIN };
+            if input | output != 0 {
+                want(self.port.as_raw_fd(), input | output);
+            }
         }
         if let Some(running) = &self.running {
             if self.outgoing.len() < BACKLOG {
@@ -75,8 +94,13 @@ impl Session {
     /// Does whatever can be done without blocking. True if the machine is to be switched off.
     pub fn advance(&mut self) -> bool {
         let mut power_off = false;
-        if self.connected {
+        if self.connected && !self.input_is_full() {
             power_off = self.receive();
+        }
+        if self.away_since.is_some_and(|since| since.elapsed() > AWAY_PATIENCE) {
+            self.abandon();
+            self.incoming.clear();
+            self.away_since = None;
         }
         if self.outgoing.len() < BACKLOG {
             self.collect_output(false);
@@ -86,6 +110,20 @@ impl Session {
         power_off
     }
 
+    /// Whether the host has to be given up if it stays away; then [`Session::advance`] wants to be called again in time.
+    pub fn is_waiting_for_host(&self) -> bool {
+        self.away_since.is_some()
+    }
+
+    /// The host came or went.
+    pub fn host_changed(&mut self) {
+        self.connected = true;
+    }
+
+    fn input_is_full(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.input.len() > BACKLOG)
+    }
+
     /// Ends the session if `pid` was its command. False if it was not.
     pub fn reaped(&mut self, pid: libc::pid_t, status: libc::c_int) -> bool {
         if self.running.as_ref().is_none_or(|running| running.pid != pid) {
@@ -93,6 +131,9 @@ impl Session {
         }
         self.collect_output(true);
         self.running = None;
+        // The session is over, whatever becomes of the host.
+        self.greeted = false;
+        self.away_since = None;
         crate::serve::sync_shared();
         let ending = if libc::WIFSIGNALED(status) {
             Ending::Killed(libc::WTERMSIG(status))
@@ -123,20 +164,32 @@ impl Session {
         loop {
             match self.port.read(&mut chunk) {
                 Ok(0) => {
-                    self.abandon();
-                    self.incoming.clear();
                     self.connected = false;
-                    return false;
+                    if self.greeted && self.away_since.is_none() {
+                        self.away_since = Some(Instant::now());
+                    }
+                    break;
                 }
-                Ok(len) => self.incoming.extend_from_slice(&chunk[..len]),
+                Ok(len) => {
+                    self.away_since = None;
+                    self.incoming.extend_from_slice(&chunk[..len]);
+                    if self.incoming.len() > BACKLOG {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
+                Err(_) => {
+                    self.away_since = None;
+                    break;
+                }
             }
         }
         loop {
             if !self.greeted {
                 let Some(nonce) = wire::take_hello(&mut self.incoming) else { return false };
                 self.greeted = true;
+                self.away_since = None;
+                self.outgoing.clear();
                 self.outgoing.extend_from_slice(&wire::MAGIC);
                 self.outgoing.extend_from_slice(&nonce);
             }
