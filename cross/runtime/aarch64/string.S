@@ -65,10 +65,10 @@ memmove:
 	sub x3, x6, x0
 	add x1, x1, x3
 	sub x7, x5, #64
-4:	ldp q0, q1, [x1]
-	ldp q2, q3, [x1, #32]
-	cmp x6, x7
+4:	cmp x6, x7
 	b.hs 5f
+	ldp q0, q1, [x1]
+	ldp q2, q3, [x1, #32]
 	stp q0, q1, [x6]
 	stp q2, q3, [x6, #32]
 	add x1, x1, #64

@@ -73,12 +73,12 @@ memmove:
 	leaq 16(%rdi), %rdx
 	andq $-16, %rdx
 	leaq -64(%r8), %r9
-4:	movups (%rsi,%rdx), %xmm0
+4:	cmpq %r9, %rdx
+	jae 5f
+	movups (%rsi,%rdx), %xmm0
 	movups 16(%rsi,%rdx), %xmm1
 	movups 32(%rsi,%rdx), %xmm2
 	movups 48(%rsi,%rdx), %xmm3
-	cmpq %r9, %rdx
-	jae 5f
 	movaps %xmm0, (%rdx)
 	movaps %xmm1, 16(%rdx)
 	movaps %xmm2, 32(%rdx)
