@@ -8,20 +8,20 @@ use crate::portable::{Place, Residue, Saved, SiteEntry, SiteTable, Value};
 use isamorph_arch::{DwarfReg, Isa, RemoteAddr, ReturnAddr, aarch64, syscall_record as record, x86_64};
 use std::collections::BTreeMap;
 
-const TOP: u64 = 0x7000_0000_0000;
-const ROOTS: [u64; 4] = [0x40_0010, 0x40_0020, 0, 0];
-const RESTORE_RT: u64 = 0x40_0030;
+pub(super) const TOP: u64 = 0x7000_0000_0000;
+pub(super) const ROOTS: [u64; 4] = [0x40_0010, 0x40_0020, 0, 0];
+pub(super) const RESTORE_RT: u64 = 0x40_0030;
 
 /// A small generator of numbers (Knuth's MMIX constants): failures are replayed by their seed.
-pub(crate) struct Random(pub u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0 ^ self.0 >> 29
     }
 
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         (self.next() >> 16) % bound
     }
 }
@@ -98,13 +98,13 @@ fn site(random: &mut Random, isa: Isa, id: u64, slots_len: u32) -> SiteEntry {
     SiteEntry { id, ret: ReturnAddr(ret), cfa_minus_sp, slots_cfa_off, slots_len, saved, residue }
 }
 
-pub(crate) struct Program {
+pub(super) struct Program {
     tables: BTreeMap<Isa, SiteTable>,
     n: u64,
 }
 
 impl Program {
-    pub(crate) fn new(random: &mut Random, n: u64) -> Self {
+    pub(super) fn new(random: &mut Random, n: u64) -> Self {
         let slots: Vec<u32> = (0..n).map(|_| [0, 8, 16, 40, 200][random.below(5) as usize]).collect();
         let table = |isa: Isa, random: &mut Random| {
             let entries = (0..n).map(|id| site(random, isa, id, slots[id as usize])).collect();
@@ -114,14 +114,18 @@ impl Program {
         Self { tables: tables.into(), n }
     }
 
-    pub(crate) fn member(&self, isa: Isa) -> Member<'_> {
+    pub(super) fn table(&self, isa: Isa) -> &SiteTable {
+        &self.tables[&isa]
+    }
+
+    pub(super) fn member(&self, isa: Isa) -> Member<'_> {
         Member { sites: &self.tables[&isa], root_ret: ROOTS, restore_rt: RESTORE_RT }
     }
 }
 
 /// The bytes that end at [`TOP`].
 #[derive(Clone, PartialEq)]
-pub(crate) struct Ram(Vec<u8>);
+pub(super) struct Ram(pub Vec<u8>);
 
 impl Memory for Ram {
     fn read(&mut self, at: RemoteAddr, into: &mut [u8]) -> Result<(), MemoryError> {
@@ -137,38 +141,38 @@ impl Ram {
         TOP - self.0.len() as u64
     }
 
-    fn slice(&self, at: u64, len: usize) -> &[u8] {
+    pub fn slice(&self, at: u64, len: usize) -> &[u8] {
         &self.0[(at - self.base()) as usize..][..len]
     }
 
-    fn put(&mut self, at: u64, bytes: &[u8]) {
+    pub fn put(&mut self, at: u64, bytes: &[u8]) {
         let from = (at - self.base()) as usize;
         self.0[from..from + bytes.len()].copy_from_slice(bytes);
     }
 
-    fn get(&self, at: u64) -> u64 {
+    pub fn get(&self, at: u64) -> u64 {
         u64::from_le_bytes(self.slice(at, 8).try_into().unwrap())
     }
 }
 
 /// What each frame holds, outermost first: function and slot bytes.
-struct Truth {
-    frames: Vec<(u64, Vec<u8>)>,
+pub(super) struct Truth {
+    pub frames: Vec<(u64, Vec<u8>)>,
     record: [u8; record::NEUTRAL_LEN as usize],
     root: usize,
 }
 
-struct Machine {
-    isa: Isa,
-    ram: Ram,
-    registers: BTreeMap<DwarfReg, u64>,
-    sp: u64,
-    tp: u64,
+pub(super) struct Machine {
+    pub isa: Isa,
+    pub ram: Ram,
+    pub registers: BTreeMap<DwarfReg, u64>,
+    pub sp: u64,
+    pub tp: u64,
 }
 
 impl Machine {
     fn new(isa: Isa, bytes: usize, tp: u64, random: &mut Random) -> Self {
-        let ram = (0..bytes).map(|_| random.next() as u8).collect();
+        let ram = (0..bytes.next_multiple_of(4096)).map(|_| random.next() as u8).collect();
         let registers = callee_saved(isa).iter().map(|reg| (*reg, random.next())).collect();
         Self { isa, ram: Ram(ram), registers, sp: TOP - 0x100, tp }
     }
@@ -224,7 +228,7 @@ impl Machine {
     }
 
     /// Returns from the stub and from every frame, checking what each finds.
-    fn return_from_all(mut self, program: &Program, truth: &Truth, context: &str) {
+    pub fn return_from_all(mut self, program: &Program, truth: &Truth, context: &str) {
         let isa = self.isa;
         assert_eq!(self.registers[&fp(isa)], self.sp + record::SAVED_FP, "{context}: the stub's frame pointer");
         let mut ret = self.ram.get(self.sp + record::RETURN);
@@ -267,7 +271,7 @@ impl Machine {
     }
 }
 
-fn run(program: &Program, random: &mut Random, isa: Isa, depth: usize, tp: u64) -> (Machine, Truth) {
+pub(super) fn run(program: &Program, random: &mut Random, isa: Isa, depth: usize, tp: u64) -> (Machine, Truth) {
     let mut machine = Machine::new(isa, (depth + 1) * 0x400, tp, random);
     let root = random.below(2) as usize;
     let mut ret = ROOTS[root];

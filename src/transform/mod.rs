@@ -9,6 +9,8 @@ pub mod emit;
 mod error;
 pub mod explain;
 pub mod files;
+#[cfg(test)]
+mod fixture;
 pub mod frames;
 #[cfg(test)]
 mod machine;

@@ -167,6 +167,7 @@ impl Thread<'_> {
         let layout_error = |source| TransformError::Layout { tid: self.tid, source };
         let layout = Layout::new(&stack, &source, target).map_err(layout_error)?;
         let thread_pointer = self.thread_pointer()?;
+        self.check_self_word(memory, thread_pointer)?;
         let rewritten = layout.write(&stack, &source, memory, thread_pointer).map_err(layout_error)?;
         let report = ThreadReport {
             tid: self.tid,
@@ -207,6 +208,15 @@ impl Thread<'_> {
         };
         tls.convert(self.state.registers.thread_pointer(), self.source.isa, to)
             .ok_or_else(|| refuse("the thread pointer is outside the address space"))
+    }
+
+    /// On x86_64 the word at the thread pointer is its own address (psABI, `%fs:0`); libc writes it on both.
+    fn check_self_word(&self, memory: &mut ImageMemory<'_>, thread_pointer: RemoteAddr) -> Result<(), TransformError> {
+        if self.target.isa != Isa::X86_64 || memory.word(thread_pointer)? == thread_pointer.0 {
+            return Ok(());
+        }
+        let what = format!("the word at {thread_pointer} is not its own address, as every thread pointer's must be");
+        Err(TransformError::Unsupported { to: self.target.isa, what })
     }
 
     fn unwind_error(&self, source: UnwindError) -> TransformError {
