@@ -1,4 +1,4 @@
-// memcpy, memmove, memset, memcmp: leaves, so a thread never stops inside. Armv8.0-A.
+// memcpy, memmove, memset, memcmp, bcmp: leaves, so a thread never stops inside. Armv8.0-A.
 
 	.section .text.isam.leaf.memmove,"ax",@progbits
 	.p2align 6
@@ -145,8 +145,11 @@ memset:
 	.section .text.isam.leaf.memcmp,"ax",@progbits
 	.p2align 6
 	.globl memcmp
+	.globl bcmp // what LLVM makes of a memcmp that is only compared with 0
 	.type memcmp,@function
+	.type bcmp,@function
 memcmp:
+bcmp:
 	.cfi_startproc
 	cmp x2, #8
 	b.lo 3f
@@ -184,5 +187,6 @@ memcmp:
 	ret
 	.cfi_endproc
 	.size memcmp, .-memcmp
+	.size bcmp, .-bcmp
 
 	.section .note.GNU-stack,"",@progbits

@@ -1,4 +1,4 @@
-// memcpy, memmove, memset, memcmp: leaves, so a thread never stops inside. SSE2 only.
+// memcpy, memmove, memset, memcmp, bcmp: leaves, so a thread never stops inside. SSE2 only.
 
 	.section .text.isam.leaf.memmove,"ax",@progbits
 	.p2align 6
@@ -188,8 +188,11 @@ memset:
 	.section .text.isam.leaf.memcmp,"ax",@progbits
 	.p2align 6
 	.globl memcmp
+	.globl bcmp // what LLVM makes of a memcmp that is only compared with 0
 	.type memcmp,@function
+	.type bcmp,@function
 memcmp:
+bcmp:
 	.cfi_startproc
 	xorl %ecx, %ecx
 	cmpq $16, %rdx
@@ -227,5 +230,6 @@ memcmp:
 	retq
 	.cfi_endproc
 	.size memcmp, .-memcmp
+	.size bcmp, .-bcmp
 
 	.section .note.GNU-stack,"",@progbits
