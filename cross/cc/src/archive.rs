@@ -107,6 +107,56 @@ impl Archive {
     }
 }
 
+/// Writes an archive in GNU's format with an index of symbols, without times or owners.
+#[must_use]
+pub fn write(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+    // "!<arch>\n", "/" (index: count, offsets, names; big endian), "//" (names over 15 bytes), members.
+    let header = |name: &str, size: usize| format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 644);
+    let mut names = String::new();
+    let short: Vec<String> = members
+        .iter()
+        .map(|(name, _)| {
+            if name.len() < 16 {
+                return format!("{name}/");
+            }
+            let at = names.len();
+            names += &format!("{name}/\n");
+            format!("/{at}")
+        })
+        .collect();
+    if names.len() % 2 == 1 {
+        names.push('\n');
+    }
+    let symbols: Vec<(usize, String)> =
+        members.iter().enumerate().flat_map(|(i, (_, data))| defined(data).into_iter().map(move |s| (i, s))).collect();
+    let strings: usize = symbols.iter().map(|(_, s)| s.len() + 1).sum();
+    let index_size = (4 + 4 * symbols.len() + strings).next_multiple_of(2);
+    let mut at = 8 + 60 + index_size + if names.is_empty() { 0 } else { 60 + names.len() };
+    let offsets: Vec<u32> = members
+        .iter()
+        .map(|(_, data)| {
+            let here = at;
+            at += 60 + data.len().next_multiple_of(2);
+            u32::try_from(here).unwrap_or(u32::MAX)
+        })
+        .collect();
+    let mut out = b"!<arch>\n".to_vec();
+    out.extend(header("/", index_size).bytes());
+    out.extend(u32::try_from(symbols.len()).unwrap_or(u32::MAX).to_be_bytes());
+    symbols.iter().for_each(|(member, _)| out.extend(offsets[*member].to_be_bytes()));
+    symbols.iter().for_each(|(_, name)| out.extend(name.bytes().chain([0])));
+    out.resize(8 + 60 + index_size, 0);
+    if !names.is_empty() {
+        out.extend(header("//", names.len()).bytes().chain(names.bytes()));
+    }
+    for (name, (_, data)) in short.iter().zip(members) {
+        out.extend(header(name, data.len()).bytes());
+        out.extend(data);
+        out.resize(out.len().next_multiple_of(2), b'\n');
+    }
+    out
+}
+
 /// The external symbols that an object defines; none if it is no object (archives may hold text files).
 fn defined(data: &[u8]) -> Vec<String> {
     let Ok(header) = elf::FileHeader64::<LE>::parse(data) else { return Vec::new() };
@@ -114,4 +164,26 @@ fn defined(data: &[u8]) -> Vec<String> {
     let Ok(symbols) = symbols else { return Vec::new() };
     let external = symbols.iter().filter(|s| !s.is_undefined(LE) && s.st_bind() != elf::STB_LOCAL);
     external.filter_map(|s| String::from_utf8(symbols.symbol_name(LE, s).ok()?.to_vec()).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let members = [("short.o".to_owned(), b"odd".to_vec()), ("a-rather-long-name.o".to_owned(), b"even".to_vec())];
+        let archive = Archive::parse(Path::new("x.a"), write(&members)).unwrap();
+        let names: Vec<_> = archive.members.iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["short.o", "a-rather-long-name.o"]);
+        assert_eq!((archive.data(0), archive.data(1)), (&b"odd"[..], &b"even"[..]));
+        assert_eq!(archive.label(1), "x.a(a-rather-long-name.o)");
+    }
+
+    #[test]
+    fn thin_and_damaged_archives_are_refused() {
+        let parse = |bytes: &[u8]| Archive::parse(Path::new("x.a"), bytes.to_vec());
+        assert!(matches!(parse(b"!<thin>\n"), Err(ArchiveError::Thin(_))));
+        assert!(matches!(parse(b"!<arch>\nnonsense"), Err(ArchiveError::Malformed { .. })));
+    }
 }

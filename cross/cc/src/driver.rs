@@ -12,7 +12,7 @@ use crate::options::{Item, Mode, Options};
 use crate::pair::fat::{self, MODULE_VERSION, ModuleInfo};
 use crate::pair::{self, Origin};
 use crate::resolve::{self, Input};
-use crate::sysroot::{IN_LIBC, Sysroot};
+use crate::sysroot::{self, IN_LIBC, Sysroot};
 use crate::{query, tools};
 
 /// The entry point of portable programs; the runtime defines it.
@@ -25,6 +25,7 @@ const MANIFEST: &str = "__isam_manifest";
 pub fn run(arguments: Vec<std::ffi::OsString>) -> u8 {
     let result = match arguments.split_first() {
         Some((first, rest)) if first == "--isamorph-pair" => pair_objects(rest),
+        Some((first, rest)) if first == "--build-sysroot" => sysroot::build::run(rest),
         _ => Options::parse(arguments).map_err(anyhow::Error::from).and_then(|options| perform(&options)),
     };
     match result {
@@ -229,6 +230,19 @@ impl Driver<'_> {
             None => bail!("unable to find library -l{shown}"),
         }
     }
+}
+
+/// Generates code for both ISAs from bitcode of the neutral target, and makes a fat object of it.
+///
+/// # Errors
+/// If the module is not portable, or the two relocatables do not correspond.
+pub fn generate(bitcode: &[u8], source: &Path, options: &Options) -> anyhow::Result<Vec<u8>> {
+    let _ = options;
+    let compiled = crate::standin::compile_module(bitcode).with_context(|| source.display().to_string())?;
+    let info = ModuleInfo { version: MODULE_VERSION, source: source.display().to_string(), ..ModuleInfo::default() };
+    let paired = pair::pair(&compiled.x86_64, &compiled.aarch64, Origin::Module)
+        .with_context(|| format!("{}: pairing the objects of both instruction sets", source.display()))?;
+    Ok(fat::write(paired, &info)?)
 }
 
 /// `--isamorph-pair X86_64.o AARCH64.o OUTPUT.o [native]`: makes a fat object of two hand-written ones.

@@ -311,3 +311,99 @@ fn undefined_message(missing: &[Undefined]) -> String {
     }
     message
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::archive;
+    use crate::pair::fat::ModuleInfo;
+    use crate::pair::tests::{Part, fat_object, object};
+
+    fn simple(functions: &[&str], undefined: &[&str]) -> Vec<u8> {
+        fat_object(functions, undefined, &[], ModuleInfo::default())
+    }
+
+    fn library(name: &str, members: &[(&str, Vec<u8>)]) -> Archive {
+        let members: Vec<_> = members.iter().map(|(n, d)| ((*n).to_owned(), d.clone())).collect();
+        Archive::parse(Path::new(name), archive::write(&members)).unwrap()
+    }
+
+    fn names(resolution: &Resolution) -> Vec<&str> {
+        resolution.objects.iter().map(|o| o.name.as_str()).collect()
+    }
+
+    #[test]
+    fn only_what_is_needed_is_taken_in_any_order_of_archives() {
+        let second = library("b.a", &[("g.o", simple(&["g"], &["f2"])), ("unused.o", simple(&["u"], &["nowhere"]))]);
+        let first = library("a.a", &[("f.o", simple(&["f"], &["g"])), ("f2.o", simple(&["f2"], &[]))]);
+        let inputs = vec![
+            Input::Object("main.o".into(), simple(&["main"], &["f"])),
+            Input::Archive(first),
+            Input::Archive(second),
+        ];
+        let resolution = resolve(inputs, &["main".into()], [None, None]).unwrap();
+        assert_eq!(names(&resolution), ["main.o", "a.a(f.o)", "b.a(g.o)", "a.a(f2.o)"]);
+    }
+
+    #[test]
+    fn what_one_isa_needs_both_get() {
+        let main = fat_object(&["main"], &[], &["ceil"], ModuleInfo::default());
+        let libm = library("m.a", &[("ceil.o", simple(&["ceil"], &[]))]);
+        let resolution =
+            resolve(vec![Input::Object("main.o".into(), main), Input::Archive(libm)], &[], [None, None]).unwrap();
+        assert_eq!(names(&resolution), ["main.o", "m.a(ceil.o)"]);
+    }
+
+    #[test]
+    fn whole_archives_and_the_first_definition() {
+        let whole = library("w.a", &[("x.o", simple(&["x"], &[])), ("y.o", simple(&["y"], &["z"]))]);
+        let one = library("1.a", &[("z.o", simple(&["z"], &[]))]);
+        let two = library("2.a", &[("z.o", simple(&["z"], &[]))]);
+        let inputs = vec![Input::Whole(whole), Input::Archive(one), Input::Archive(two)];
+        assert_eq!(names(&resolve(inputs, &[], [None, None]).unwrap()), ["w.a(x.o)", "w.a(y.o)", "1.a(z.o)"]);
+    }
+
+    #[test]
+    fn undefined_symbols_are_named_with_who_needs_them() {
+        let main = Input::Object("main.o".into(), simple(&["main"], &["nowhere", "setjmp"]));
+        let error = resolve(vec![main], &[], [None, None]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("undefined symbol: nowhere\n>>> referenced by main.o"), "{text}");
+        assert!(text.contains("setjmp is not supported: non-local jumps"), "{text}");
+    }
+
+    #[test]
+    fn two_definitions_are_refused() {
+        let inputs =
+            ["a.o", "b.o"].map(|n| Input::Object(n.into(), simple(&["f"], &[]))).into_iter().collect::<Vec<_>>();
+        match resolve(inputs, &[], [None, None]) {
+            Err(ResolveError::Duplicate { symbol, first, second }) => {
+                assert_eq!((&*symbol, &*first, &*second), ("f", "a.o", "b.o"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn helpers_come_from_each_isas_own_library() {
+        let code: Part<'_> = (".text", 1, 6, &[0xc3]);
+        let state: Part<'_> = (".data", 1, 3, &[1]);
+        let own = |isa, parts: &[Part<'_>]| object(isa, parts, &[("__addtf3", 0)], &["abort"]);
+        let lib = |isa, parts: &[Part<'_>]| Some(library("libgcc.a", &[("addtf3.o", own(isa, parts))]));
+        let inputs = || {
+            vec![
+                Input::Object("main.o".into(), simple(&["main"], &["__addtf3"])),
+                Input::Archive(library("c.a", &[("abort.o", simple(&["abort"], &[]))])),
+            ]
+        };
+        let runtime = [lib(Isa::X86_64, &[code]), lib(Isa::Aarch64, &[code])];
+        let resolution = resolve(inputs(), &[], runtime).unwrap();
+        assert_eq!(names(&resolution), ["main.o", "c.a(abort.o)"]);
+        assert_eq!(resolution.native.map(|n| n.len()), [1, 1]);
+        let runtime = [lib(Isa::X86_64, &[code, state]), lib(Isa::Aarch64, &[code])];
+        assert!(matches!(resolve(inputs(), &[], runtime), Err(ResolveError::NativeState { .. })));
+        assert!(matches!(resolve(inputs(), &[], [None, None]), Err(ResolveError::Undefined(_))));
+    }
+}

@@ -44,3 +44,30 @@ pub fn check(objects: &[Linked]) -> Result<(), LinkError> {
     }
     if wrong.is_empty() { Ok(()) } else { Err(LinkError::Variadic(wrong)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pair::fat::{FatObject, ModuleInfo};
+    use crate::pair::tests::fat_object;
+
+    fn linked(name: &str, functions: &[&str], info: ModuleInfo) -> Linked {
+        let bytes = fat_object(functions, &[], &[], info);
+        Linked { name: name.into(), fat: FatObject::parse(&bytes).unwrap(), bytes }
+    }
+
+    #[test]
+    fn a_call_must_match_the_definition() {
+        let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let definition =
+            linked("f.o", &["f", "g"], ModuleInfo { variadic_defined: list(&["f"]), ..Default::default() });
+        let right = ModuleInfo { variadic_called: list(&["f"]), fixed_called: list(&["g"]), ..Default::default() };
+        let wrong = ModuleInfo { source: "w.c".into(), fixed_called: list(&["f"]), ..Default::default() };
+        let objects = [definition, linked("r.o", &["r"], right)];
+        assert!(check(&objects).is_ok());
+        let [definition, _] = objects;
+        let error = check(&[definition, linked("w.o", &["w"], wrong)]).unwrap_err().to_string();
+        assert!(error.starts_with("w.o: f is called with a fixed argument list, but f.o defines it"), "{error}");
+        assert!(error.ends_with("declare its prototype in w.c"), "{error}");
+    }
+}

@@ -1,3 +1,4 @@
+//! Command lines.
 use super::*;
 
 fn parse(line: &str) -> Result<Options, OptionError> {

@@ -11,7 +11,7 @@ pub mod elf;
 pub mod fat;
 mod symbols;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use elf::{ElfError, Relocatable, Section};
 use isamorph_arch::Isa;
@@ -245,7 +245,9 @@ fn area(section: &Section, named: bool, origin: Origin) -> Result<Area, PairErro
         return Ok(Area::Paired);
     }
     let per_isa = ["eh_frame", "llvm_stackmaps", "isamorph.", "note.", "ARM."];
-    if per_isa.iter().any(|name| section.name[1..].starts_with(name)) || origin == Origin::Native {
+    if per_isa.iter().any(|name| section.name.strip_prefix('.').is_some_and(|n| n.starts_with(name)))
+        || origin == Origin::Native
+    {
         return Ok(Area::PerIsa);
     }
     if section.flags & o::SHF_STRINGS.0 != 0 && !named {

@@ -1,4 +1,6 @@
 //! The sysroot: headers, `libc.a` with the runtime in it, and where they are found.
+pub mod build;
+
 use std::path::{Path, PathBuf};
 
 /// Libraries that are part of musl's `libc.a`: naming them is not an error, and adds nothing.
