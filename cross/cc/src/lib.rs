@@ -4,12 +4,15 @@
 //!   options ─▶ frontend (clang) ─▶ bitcode ─▶ codegen ─▶ pair ─▶ fat object ─▶ resolve ─▶ link ×2 ─▶ verify ─▶ pair
 //! ```
 pub mod archive;
+pub mod codegen;
 pub mod driver;
 pub mod frontend;
 pub mod leaves;
 pub mod link;
+mod llvm;
 pub mod options;
 pub mod pair;
+mod passes;
 pub mod query;
 pub mod resolve;
 pub mod standin;

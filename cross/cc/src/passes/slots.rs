@@ -1,0 +1,332 @@
+//! Gives every value that lives across a site a field of the function's one `slots` struct, and every site a stack map.
+//!
+//! Two ways to get a value back, chosen per value by block frequencies:
+//!
+//! ```text
+//!   at uses:      v = …            through a variable:   v = …; t = v
+//!                 slot = v                               [slot = v]
+//!                 call f(); map                          [slot = t]; call f(); map; t = slot
+//!                 use(load slot)                         use(t)
+//! ```
+//! and two times to store it: where it is defined, or just before each site it lives across, if those are colder (a
+//! poll's cold block costs nothing). Variables `t` are promoted to SSA values again; since every site kills them, none
+//! of those lives across a site. A slot holds its value for the whole life of the value, so a reload may stand anywhere.
+use super::liveness::{BEFORE, END, Position, Scratch, Shape, UsePlace};
+use super::{FinishError, is_site, remat, tidy};
+use crate::llvm::{Block, Builder, Module, Type, Value};
+use llvm_sys::LLVMOpcode::{LLVMAlloca, LLVMPHI};
+use llvm_sys::LLVMTypeKind::{LLVMMetadataTypeKind, LLVMTokenTypeKind};
+use std::collections::HashMap;
+
+/// Alignment of the slots, in bytes.
+const ALIGNMENT: u64 = 16;
+/// Lower bits of a site's ID.
+const ORDINAL_BITS: u32 = 24;
+
+type Site = (usize, Position);
+
+/// Numbers the sites of a module.
+#[derive(Debug)]
+pub struct Sites {
+    base: u64,
+    next: u64,
+    stackmap: Value,
+    ty: Type,
+}
+
+impl Sites {
+    /// IDs with `hash` in their upper 40 bits.
+    pub fn new(module: &Module, hash: u64) -> Self {
+        let ty = Type::function(module.void_type(), &[module.int_type(64), module.int_type(32)], true);
+        let stackmap = module.declare("llvm.experimental.stackmap", ty);
+        Sites { base: hash >> ORDINAL_BITS << ORDINAL_BITS, next: 0, stackmap, ty }
+    }
+
+    fn map(&mut self, module: &Module, b: &Builder, slots: Option<(Value, u64)>) -> Result<Value, FinishError> {
+        if self.next >> ORDINAL_BITS != 0 {
+            return Err(FinishError::TooManySites);
+        }
+        let word = module.int_type(64);
+        let mut args = vec![word.int(self.base | self.next), module.int_type(32).int(0)];
+        self.next += 1;
+        match slots {
+            Some((slots, length)) => args.extend([slots, word.int(length)]),
+            None => args.push(word.int(0)),
+        }
+        Ok(b.call(self.ty, self.stackmap, &args))
+    }
+}
+
+/// How one value survives.
+struct Plan {
+    value: Value,
+    ty: Type,
+    offset: u64,
+    uses: Vec<UsePlace>,
+    /// Store just before these sites; at the definition if there are none.
+    store_before: Vec<Site>,
+    /// Load after these sites, through a variable; at the uses if there are none.
+    reload_after: Vec<Site>,
+}
+
+impl Plan {
+    fn through_variable(&self) -> bool {
+        !self.reload_after.is_empty() || !self.store_before.is_empty()
+    }
+}
+
+/// Rewrites one function. `cold` are the cold blocks of its polls.
+pub fn assign(module: &Module, function: Value, cold: &[Block], sites: &mut Sites) -> Result<(), FinishError> {
+    remat::constant_geps(module, function);
+    let shape = Shape::of(function);
+    let mut frequency = function.block_frequencies(shape.blocks.len());
+    for block in cold {
+        frequency[shape.index[block]] = 0;
+    }
+    let (mut plans, mut scratch) = (Vec::new(), Scratch::default());
+    let locals = function.params().into_iter().chain(shape.instructions.iter().flatten().copied());
+    for value in locals.filter(|v| !v.ty().is_void()) {
+        let uses = shape.uses(value);
+        let crossed = crossed(&shape, value, &uses, &mut scratch);
+        if crossed.is_empty() {
+            continue;
+        }
+        let ty = value.ty();
+        if matches!(ty.kind(), LLVMTokenTypeKind | LLVMMetadataTypeKind) {
+            return Err(FinishError::NoSlot { function: function.name(), value: value.print() });
+        }
+        plans.push(choose(&shape, &frequency, value, uses, crossed, &mut scratch));
+    }
+    let length = lay_out(module, &mut plans);
+    rewrite(module, function, &shape, &plans, length, sites)?;
+    check(function)
+}
+
+/// As `Shape::crossed`, with a short cut for the many values that are used in their own block only.
+fn crossed(shape: &Shape, value: Value, uses: &[UsePlace], scratch: &mut Scratch) -> Vec<Site> {
+    let (Some(first), Some(last)) = (uses.first(), uses.last()) else { return Vec::new() };
+    let (home, defined) = shape.definition(value);
+    if first.block == home && last.block == home && first.position > defined {
+        return shape.sites_between(home, defined, last.position).iter().map(|&s| (home, s)).collect();
+    }
+    shape.crossed(value, uses, scratch)
+}
+
+fn choose(
+    shape: &Shape,
+    frequency: &[u64],
+    value: Value,
+    uses: Vec<UsePlace>,
+    crossed: Vec<Site>,
+    scratch: &mut Scratch,
+) -> Plan {
+    let reloads = reload_sites(shape, value, &uses, scratch);
+    let cost = |sites: &[Site]| sites.iter().map(|s| u128::from(frequency[s.0])).sum::<u128>();
+    let at_uses: u128 = groups(shape, value, &uses).iter().map(|g| u128::from(frequency[g.0])).sum();
+    let at_definition = u128::from(frequency[shape.definition(value).0]);
+    let after_sites = cost(&reloads);
+    let (mut store_before, mut reload_after) = (Vec::new(), Vec::new());
+    if cost(&crossed) + after_sites < at_definition + at_uses.min(after_sites) {
+        (store_before, reload_after) = (crossed, reloads);
+    } else if after_sites < at_uses {
+        reload_after = reloads;
+    }
+    Plan { value, ty: value.ty(), offset: 0, uses, store_before, reload_after }
+}
+
+/// The sites after which the value is needed again before the next site.
+fn reload_sites(shape: &Shape, value: Value, uses: &[UsePlace], scratch: &mut Scratch) -> Vec<Site> {
+    let (home, defined) = shape.definition(value);
+    scratch.next_round(shape.blocks.len());
+    let mut out = Vec::new();
+    let mut work: Vec<(usize, Position)> = uses.iter().map(|u| (u.block, u.position)).collect();
+    while let Some((block, until)) = work.pop() {
+        let after = if block == home { defined } else { BEFORE };
+        if let Some(&site) = shape.sites_between(block, after, until).last() {
+            out.push((block, site));
+        } else if block != home {
+            for &p in &shape.predecessors[block] {
+                if scratch.get(p).is_none() {
+                    scratch.set(p, 0);
+                    work.push((p, END));
+                }
+            }
+        }
+    }
+    out.sort_unstable();
+    out.dedup();
+    out
+}
+
+/// Runs of uses between two sites of a block that the definition does not reach within the block: block, number of
+/// sites before the run, and the first use.
+fn groups(shape: &Shape, value: Value, uses: &[UsePlace]) -> Vec<(usize, usize, UsePlace)> {
+    let (home, defined) = shape.definition(value);
+    let own = shape.segment(home, defined + 1);
+    let mut out: Vec<(usize, usize, UsePlace)> = Vec::new();
+    for u in uses {
+        let segment = shape.segment(u.block, u.position);
+        let in_register = u.block == home && u.position > defined && segment == own;
+        let seen = out.last().is_some_and(|g| (g.0, g.1) == (u.block, segment));
+        if !in_register && !seen {
+            out.push((u.block, segment, *u));
+        }
+    }
+    out
+}
+
+/// Gives every plan an offset, wide values first; returns the length of the slots in bytes.
+fn lay_out(module: &Module, plans: &mut [Plan]) -> u64 {
+    let mut order: Vec<usize> = (0..plans.len()).collect();
+    let align = |plan: &Plan| slot_alignment(module, plan.ty);
+    order.sort_by_key(|&i| std::cmp::Reverse(align(&plans[i])));
+    let mut at = 0u64;
+    for i in order {
+        let plan = &mut plans[i];
+        at = at.next_multiple_of(slot_alignment(module, plan.ty));
+        plan.offset = at;
+        at += module.alloc_size(plan.ty).max(1);
+    }
+    at.next_multiple_of(ALIGNMENT)
+}
+
+fn slot_alignment(module: &Module, ty: Type) -> u64 {
+    module.alignment(ty).clamp(1, ALIGNMENT)
+}
+
+fn rewrite(
+    module: &Module,
+    function: Value,
+    shape: &Shape,
+    plans: &[Plan],
+    length: u64,
+    sites: &mut Sites,
+) -> Result<(), FinishError> {
+    let b = module.builder();
+    let entry = shape.blocks[0];
+    let Some(first) = entry.first_insertion_point() else { return Ok(()) };
+    b.before(first);
+    let slots = (length != 0).then(|| b.alloca(module.int_type(8).array(length), ALIGNMENT as u32));
+    let variables: Vec<Option<Value>> =
+        plans.iter().map(|p| p.through_variable().then(|| b.alloca(p.ty, 16))).collect();
+    // Where code goes that runs just after a site: behind its map.
+    let mut after: HashMap<Value, Value> = HashMap::new();
+    for (block, positions) in shape.sites.iter().enumerate() {
+        for &position in positions {
+            let call = shape.instructions[block][position as usize];
+            let Some(next) = call.next() else { continue };
+            sites.map(module, b.before(next), slots.map(|s| (s, length)))?;
+            after.insert(call, next);
+        }
+    }
+    let Some(slots) = slots else { return Ok(()) };
+    let at = |site: &Site| shape.instructions[site.0][site.1 as usize];
+    for (plan, variable) in plans.iter().zip(&variables) {
+        let align = slot_alignment(module, plan.ty) as u32;
+        let slot = |b: &Builder| b.const_offset(slots, plan.offset as i64);
+        let defined = behind_definition(plan.value, shape, first, &after);
+        if plan.store_before.is_empty() {
+            b.before(defined);
+            let place = slot(&b);
+            b.store(plan.value, place, align);
+        }
+        match variable {
+            Some(variable) => {
+                b.before(defined).store(plan.value, *variable, 16);
+                for site in &plan.store_before {
+                    let value = b.before(at(site)).load(plan.ty, *variable, 16);
+                    let place = slot(&b);
+                    b.store(value, place, align);
+                }
+                for site in &plan.reload_after {
+                    b.before(after[&at(site)]);
+                    let place = slot(&b);
+                    let value = b.load(plan.ty, place, align);
+                    b.store(value, *variable, 16);
+                }
+                // Last, so that a use just behind a site comes after the reload.
+                rewrite_listed_uses(&b, shape, plan, |b| b.load(plan.ty, *variable, 16));
+            }
+            None => reload_at_uses(&b, shape, plan, |b| {
+                let place = slot(b);
+                b.load(plan.ty, place, align)
+            }),
+        }
+    }
+    function.promote(&variables.into_iter().flatten().collect::<Vec<_>>());
+    tidy::define_phis(function);
+    Ok(())
+}
+
+/// The first instruction that may use a value.
+fn behind_definition(value: Value, shape: &Shape, entry: Value, after: &HashMap<Value, Value>) -> Value {
+    let (block, position) = shape.definition(value);
+    if position == BEFORE {
+        return entry;
+    }
+    if let Some(next) = after.get(&value) {
+        return *next;
+    }
+    if value.is(LLVMPHI) {
+        return shape.blocks[block].first_insertion_point().unwrap_or(entry);
+    }
+    value.next().unwrap_or(entry)
+}
+
+fn place_of(shape: &Shape, u: &UsePlace) -> Value {
+    if u.position == END { shape.blocks[u.block].terminator().unwrap_or(u.user) } else { u.user }
+}
+
+fn rewrite_listed_uses(b: &Builder, shape: &Shape, plan: &Plan, make: impl Fn(&Builder) -> Value) {
+    let mut edges: HashMap<usize, Value> = HashMap::new();
+    for u in &plan.uses {
+        let new = if u.position == END {
+            *edges.entry(u.block).or_insert_with(|| make(b.before(place_of(shape, u))))
+        } else {
+            make(b.before(u.user))
+        };
+        u.user.set_operand(u.operand, new);
+    }
+}
+
+fn reload_at_uses(b: &Builder, shape: &Shape, plan: &Plan, make: impl Fn(&Builder) -> Value) {
+    let (home, defined) = shape.definition(plan.value);
+    let own = shape.segment(home, defined + 1);
+    let mut current: Option<((usize, usize), Value)> = None;
+    for u in &plan.uses {
+        let segment = shape.segment(u.block, u.position);
+        if u.block == home && u.position > defined && segment == own {
+            continue;
+        }
+        let key = (u.block, segment);
+        let value = match current {
+            Some((at, value)) if at == key => value,
+            _ => make(b.before(place_of(shape, u))),
+        };
+        current = Some((key, value));
+        u.user.set_operand(u.operand, value);
+    }
+}
+
+/// Nothing lives across a site any more but the address of the slots.
+fn check(function: Value) -> Result<(), FinishError> {
+    let shape = Shape::of(function);
+    let mut scratch = Scratch::default();
+    for value in function.params().into_iter().chain(shape.instructions.iter().flatten().copied()) {
+        if value.ty().is_void() || value.is(LLVMAlloca) {
+            continue;
+        }
+        if !crossed(&shape, value, &shape.uses(value), &mut scratch).is_empty() {
+            return Err(FinishError::LiveAcrossSite { function: function.name(), value: value.print() });
+        }
+    }
+    for block in &shape.instructions {
+        for pair in block.windows(2).filter(|pair| is_site(pair[0])) {
+            let mapped = pair[1].intrinsic().is_some_and(|name| name == "llvm.experimental.stackmap");
+            if !mapped {
+                return Err(FinishError::LiveAcrossSite { function: function.name(), value: pair[0].print() });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Small rewrites that make both code generators do the same.
+use crate::llvm::value::{FUNCTION, RESULT, attribute_kind};
+use crate::llvm::{Module, Target, Value};
+use isamorph_arch::Isa;
+use llvm_sys::LLVMLinkage::{LLVMInternalLinkage, LLVMLinkerPrivateLinkage, LLVMPrivateLinkage};
+use llvm_sys::LLVMOpcode::{LLVMCall, LLVMPHI};
+
+/// String attributes of functions that mean the same on every target.
+const KEPT: &[&str] = &["no-builtins", "no-trapping-math", "denormal-fp-math", "denormal-fp-math-f32"];
+
+/// Enum attributes of the neutral target or of a build mode that per-ISA code would differ by.
+const DROPPED: &[&str] = &["optnone", "ssp", "sspstrong", "sspreq", "safestack", "shadowcallstack", "alignstack"];
+
+/// Function attributes that let a code generator reason about what a call does. A site does whatever a transformed
+/// process does before it returns.
+const PROMISES: &[&str] = &[
+    "noreturn",
+    "memory",
+    "willreturn",
+    "nosync",
+    "nofree",
+    "speculatable",
+    "mustprogress",
+    "norecurse",
+    "nocallback",
+    "cold",
+    "minsize",
+];
+
+/// Attributes of parameters and results with a meaning in one ABI only.
+const ABI: &[&str] = &["sret", "returned", "inreg", "swiftself", "writable", "dead_on_unwind", "initializes"];
+
+/// Takes the neutral target's traces off a fresh module, and gives it the target that the optimiser is to assume.
+pub fn neutralise(module: &Module) {
+    let target = Target::of(Isa::X86_64);
+    module.set_target(target.triple, target.layout);
+    module.retain_flags(|key| matches!(key, "Debug Info Version" | "Dwarf Version" | "wchar_size"));
+    for function in module.functions() {
+        for name in function.string_attributes() {
+            if !KEPT.contains(&name.as_str()) && !name.starts_with("no-builtin-") {
+                function.remove_string_attribute(&name);
+            }
+        }
+        for name in DROPPED {
+            function.remove_attribute(FUNCTION, attribute_kind(name));
+        }
+    }
+}
+
+/// Gives every object a section and an address of its own: mergeable constants would be placed per ISA.
+pub fn name_private_globals(module: &Module) {
+    let objects = module.globals().into_iter().chain(module.functions()).chain(module.aliases());
+    for object in objects {
+        if object.name().starts_with("llvm.") {
+            continue;
+        }
+        if matches!(object.linkage(), LLVMPrivateLinkage | LLVMLinkerPrivateLinkage) {
+            if object.name().is_empty() {
+                object.set_name("isam.unnamed");
+            }
+            object.set_linkage(LLVMInternalLinkage);
+        }
+        object.make_address_significant();
+    }
+}
+
+/// Removes what would let a code generator treat sites differently; then sets what every function has
+/// (docs/architecture.md §4.2).
+pub fn strip_promises(module: &Module) {
+    let promises: Vec<u32> = PROMISES.iter().map(|name| attribute_kind(name)).filter(|&kind| kind != 0).collect();
+    let abi: Vec<u32> = ABI.iter().map(|name| attribute_kind(name)).filter(|&kind| kind != 0).collect();
+    for function in module.functions() {
+        if function.name().starts_with("llvm.") {
+            continue;
+        }
+        for &kind in &promises {
+            function.remove_attribute(FUNCTION, kind);
+        }
+        for index in std::iter::once(RESULT).chain(1..=function.params().len() as u32) {
+            for &kind in &abi {
+                function.remove_attribute(index, kind);
+            }
+        }
+        if !function.is_declaration() {
+            function.add_string_attribute("frame-pointer", "all");
+            function.add_string_attribute("disable-tail-calls", "true");
+            function.add_attribute("nounwind", 0);
+            // 2: also correct between the instructions of an epilogue.
+            function.add_attribute("uwtable", 2);
+        }
+        for i in function.instructions() {
+            if i.is(LLVMCall) {
+                strip_call(i, &promises, &abi);
+            }
+        }
+    }
+    drop_lifetimes(module);
+}
+
+fn strip_call(call: Value, promises: &[u32], abi: &[u32]) {
+    call.clear_tail();
+    if call.intrinsic().is_some() {
+        return;
+    }
+    for &kind in promises {
+        call.remove_call_attribute(FUNCTION, kind);
+    }
+    for index in std::iter::once(RESULT).chain(1..=call.args().len() as u32) {
+        for &kind in abi {
+            call.remove_call_attribute(index, kind);
+        }
+    }
+    if super::is_site(call) {
+        // One call of the IR is one call of each machine program.
+        call.add_call_attribute(FUNCTION, "nomerge", 0);
+        call.add_call_attribute(FUNCTION, "nobuiltin", 0);
+    }
+}
+
+/// Lifetime marks only help to share native stack slots; thread-local addresses need no instruction of their own.
+fn drop_lifetimes(module: &Module) {
+    for function in module.functions() {
+        for call in function.instructions() {
+            let Some(name) = call.intrinsic() else { continue };
+            if name.starts_with("llvm.threadlocal.address") {
+                call.replace_with(call.operand(0));
+                call.erase();
+            } else if ["llvm.lifetime.", "llvm.assume", "llvm.experimental.noalias.scope", "llvm.sideeffect"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+            {
+                call.erase();
+            }
+        }
+    }
+}
+
+/// Makes undefined operands of phis zero: a register that holds nothing would still look live at a site.
+pub fn define_phis(function: Value) {
+    for block in function.blocks() {
+        for phi in block.instructions().into_iter().take_while(|i| i.is(LLVMPHI)) {
+            for (index, (value, _)) in phi.incoming().into_iter().enumerate() {
+                if value.is_undefined() {
+                    phi.set_operand(index as u32, phi.ty().zero());
+                }
+            }
+        }
+    }
+}
