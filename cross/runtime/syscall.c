@@ -8,7 +8,7 @@ struct timespec64 {
 };
 
 enum { POST_TIMEOUT = 1 };
-enum { ENOSYS = 38, E2BIG = 7 };
+enum { EINVAL = 22, ENOSYS = 38 };
 #define BILLION 1000000000L
 
 INLINE i64 monotonic_now(void)
@@ -95,11 +95,15 @@ STUB(prep) long __isam_prep(struct isam_record *r)
 	for (int i = 0; i < 6; i++)
 		r->native[i] = r->args[i];
 	i64 nr = native_number(r->nr);
-	// Not neutral, so absent on both ISAs, as on an older kernel: 293 rseq (registers code addresses), 435 clone3 (a
-	// thread pointer and a native stack in one structure; clone() has its own stub), and whatever is newer than this
-	// file (462 is mseal, of Linux 6.10).
-	if (r->nr == 293 || r->nr == 435 || r->nr > 462)
+	// Not neutral, so absent on both ISAs, as on a kernel without them: 277 seccomp (filters see native numbers), 293 rseq
+	// (registers code addresses), 435 clone3 (a thread pointer and a native stack in one structure; clone() has its own
+	// stub), and whatever is newer than this file (462 is mseal, of Linux 6.10).
+	if (r->nr == 277 || r->nr == 293 || r->nr == 435 || r->nr > 462)
 		nr = -1;
+	if (r->nr == 167 && r->args[0] == 22 /* PR_SET_SECCOMP */) {
+		r->native[0] = (u64)-EINVAL;
+		return 1;
+	}
 	if (r->nr == 220) {
 		// A child on another stack would return into the stub's frame there: __isam_clone is for that. vfork through
 		// clone(): the child would write to the stub's own frame; a copy of the memory instead is all that is promised.

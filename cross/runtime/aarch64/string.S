@@ -1,4 +1,5 @@
 // memcpy, memmove, memset, memcmp, bcmp: leaves, so a thread never stops inside. Armv8.0-A.
+	.arch_extension simd // also where C is compiled with -mgeneral-regs-only
 
 	.section .text.isam.leaf.memmove,"ax",@progbits
 	.p2align 6
