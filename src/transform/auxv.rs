@@ -4,7 +4,8 @@
 //!   start_stack ──▶ argc  argv[0] … NULL  envp[0] … NULL  (type, value) … (AT_NULL, 0)
 //! ```
 //!
-//! Entries keep their places; one that means nothing elsewhere becomes `AT_IGNORE`, so that both copies stay equal.
+//! On the stack entries keep their places; one that means nothing elsewhere becomes `AT_IGNORE`. The kernel's copy is
+//! closed up, for other kernels (and CRIU) have less room for it.
 use super::memory::ImageMemory;
 use super::unwind::{Memory as _, MemoryError};
 use isamorph_arch::auxv::{AT_IGNORE, AT_NULL, AT_PAGESZ, AuxKind, Baseline, kind};
@@ -107,6 +108,11 @@ pub fn convert(entries: &mut [(u64, u64)], to: Isa, platform: Option<RemoteAddr>
     }
 }
 
+/// Removes the entries that say nothing.
+pub fn close_up(entries: &mut Vec<(u64, u64)>) {
+    entries.retain(|(entry, _)| *entry != AT_IGNORE);
+}
+
 /// Puts the target's platform name where the source's is; `None` if there is none or it does not fit.
 ///
 /// The kernel aligns the end of the string to 16 bytes and puts the arguments' strings above; a longer name may
@@ -146,6 +152,9 @@ mod tests {
         check_page_size(&entries).unwrap();
         convert(&mut entries, Isa::Aarch64, None);
         assert_eq!(entries, [(1, 0), (16, 3), (6, 4096), (1, 0), (1, 0), (51, 4720), (25, 0x2000), (0, 0)]);
+        let mut saved = entries.to_vec();
+        close_up(&mut saved);
+        assert_eq!(saved, [(16, 3), (6, 4096), (51, 4720), (25, 0x2000), (0, 0)]);
         convert(&mut entries, Isa::X86_64, Some(RemoteAddr(8)));
         assert_eq!(entries[5], (51, 4720), "a signal stack that once sufficed still does");
     }

@@ -136,6 +136,7 @@ fn convert_auxv(
     let platform = auxv::rewrite_platform(memory, &entries, from, to, mm.mm_arg_start)?;
     auxv::convert(&mut entries, to, platform);
     auxv::convert(&mut saved, to, platform);
+    auxv::close_up(&mut saved);
     let bytes: Vec<u8> =
         entries.iter().flat_map(|(entry, value)| [entry.to_le_bytes(), value.to_le_bytes()]).flatten().collect();
     memory.write(at, &bytes)?;
