@@ -61,6 +61,11 @@ impl Running {
         Ok(Self { pid })
     }
 
+    /// A thread that this tracer has seized and let run, whose value was lost in a failed wait.
+    pub fn new_unchecked(pid: i32) -> Self {
+        Self { pid }
+    }
+
     /// Its thread ID.
     #[must_use]
     pub fn pid(&self) -> i32 {

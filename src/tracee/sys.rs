@@ -122,6 +122,19 @@ pub fn set_sigmask(pid: i32, mask: u64) -> Result<()> {
     Ok(())
 }
 
+/// What `PTRACE_GETEVENTMSG` says of an event: the ID of a new process or thread.
+///
+/// # Errors
+/// As [`ptrace`].
+pub fn event_message(pid: i32) -> Result<u64> {
+    let mut message = 0u64;
+    // SAFETY: the kernel writes an unsigned long.
+    unsafe {
+        ptrace("GETEVENTMSG", 0x4201, pid, std::ptr::null_mut(), (&raw mut message).cast())?;
+    }
+    Ok(message)
+}
+
 /// The siginfo of a signal-delivery stop; `None` in a group stop.
 ///
 /// # Errors

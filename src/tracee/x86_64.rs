@@ -3,6 +3,7 @@ use isamorph_arch::x86_64::Regs;
 use isamorph_arch::{Isa, RegisterFile, RemoteAddr};
 
 use super::super::proc::BlockedCall;
+use super::super::regs::XsaveArea;
 use super::super::{Error, FpState, Result, sys};
 use super::{EINTR, Interrupted, RESTART_BLOCK, RESTART_FRESH};
 
@@ -17,8 +18,8 @@ pub const SYSCALL_LEN: u64 = 2;
 /// Bytes that [`signal_frame`] takes at most.
 pub const FRAME_MAX: usize = 304 + 64 + XSAVE_MAX + 4;
 
-/// The XSAVE area up to and including PKRU: what every kernel accepts in a signal frame.
-const XSAVE_MAX: usize = 2696;
+/// The XSAVE area up to and including PKRU, with room for other processors' layouts.
+const XSAVE_MAX: usize = 4096;
 
 /// General registers.
 ///
@@ -55,7 +56,22 @@ pub fn get_fp(pid: i32) -> Result<FpState> {
     let mut area = vec![0; 1 << 16];
     let len = sys::get_regset(pid, sys::NT_X86_XSTATE, &mut area)?;
     area.truncate(len.max(576));
-    Ok(FpState::X86_64(area))
+    Ok(FpState::X86_64(XsaveArea { bytes: area, layout: component_layout() }))
+}
+
+/// Offsets and sizes of XSAVE components 0 to 9: CPUID leaf 0xd (Intel SDM volume 2; they differ per vendor).
+fn component_layout() -> [(u32, u32); 10] {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    let mut layout = [(0, 0); 10];
+    if __cpuid(0).eax < 0xd || __cpuid(1).ecx & 1 << 27 == 0 {
+        return layout;
+    }
+    let supported = __cpuid_count(0xd, 0).eax;
+    for bit in (2..10).filter(|bit| supported >> bit & 1 != 0) {
+        let component = __cpuid_count(0xd, bit);
+        layout[bit as usize] = (component.ebx, component.eax);
+    }
+    layout
 }
 
 /// State that no image can carry, by name.
@@ -187,7 +203,7 @@ pub fn signal_frame(frame: RemoteAddr, registers: &RegisterFile, fp: &FpState, m
     ];
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     bytes.resize((fpstate - frame.0) as usize, 0);
-    let mut area = area.clone();
+    let mut area = area.base().to_vec();
     area.truncate(XSAVE_MAX);
     let features = u64::from_le_bytes(area[464..472].try_into().unwrap_or_default()) & 0x2ff;
     let len = area.len() as u32;

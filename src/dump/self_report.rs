@@ -1,0 +1,159 @@
+//! What only the process itself can say: system calls that it makes for us.
+use super::freeze::{Frozen, lost};
+use super::{Error, Result};
+use crate::tracee::{Errand, Watch, maps, proc};
+
+const PR_GET_PDEATHSIG: u64 = 2;
+const PR_GET_DUMPABLE: u64 = 3;
+const PR_GET_SECUREBITS: u64 = 27;
+const PR_GET_CHILD_SUBREAPER: u64 = 37;
+const PR_GET_TID_ADDRESS: u64 = 40;
+const PR_GET_THP_DISABLE: u64 = 42;
+
+/// One signal's disposition: `struct sigaction` of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SigAction {
+    /// Address of the handler, 0 (default) or 1 (ignore).
+    pub handler: u64,
+    /// `SA_*`.
+    pub flags: u64,
+    /// Address of the restorer.
+    pub restorer: u64,
+    /// Signals blocked meanwhile.
+    pub mask: u64,
+}
+
+/// An interval timer, in seconds and microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interval {
+    /// Interval.
+    pub interval: (u64, u64),
+    /// Time left.
+    pub value: (u64, u64),
+}
+
+/// The state of a POSIX timer.
+#[derive(Clone, Copy, Debug)]
+pub struct TimerState {
+    /// What `/proc/PID/timers` says.
+    pub timer: proc::PosixTimer,
+    /// Interval and time left, in seconds and nanoseconds.
+    pub setting: Interval,
+    /// Overruns of the last expiry.
+    pub overrun: u32,
+}
+
+/// What the process said.
+#[derive(Clone, Debug, Default)]
+pub struct SelfReport {
+    /// Its program break.
+    pub brk: u64,
+    /// PR_GET_DUMPABLE.
+    pub dumpable: i32,
+    /// PR_GET_THP_DISABLE.
+    pub thp_disabled: bool,
+    /// PR_GET_CHILD_SUBREAPER.
+    pub child_subreaper: bool,
+    /// PR_GET_PDEATHSIG.
+    pub pdeath_signal: u32,
+    /// PR_GET_SECUREBITS.
+    pub secure_bits: u32,
+    /// PR_GET_TID_ADDRESS.
+    pub tid_address: u64,
+    /// `ss_sp`, `ss_size`, `ss_flags` of the alternate signal stack.
+    pub alternate_stack: (u64, u64, u32),
+    /// Dispositions of signals 1 to 64; those of SIGKILL and SIGSTOP are meaningless.
+    pub actions: Vec<SigAction>,
+    /// ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF.
+    pub interval_timers: [Interval; 3],
+    /// POSIX timers.
+    pub posix_timers: Vec<TimerState>,
+}
+
+/// Asks a stopped process.
+///
+/// # Errors
+/// If it cannot make system calls for us, or one fails that cannot fail.
+pub fn ask(frozen: &mut Frozen, watch: &Watch) -> Result<SelfReport> {
+    let stopped = frozen.stopped.take().ok_or_else(lost)?;
+    let pid = stopped.pid();
+    let prepared = maps::read(pid).and_then(|mappings| Ok((mappings, proc::posix_timers(pid)?)));
+    let (mappings, timers) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            frozen.stopped = Some(stopped);
+            return Err(error.into());
+        }
+    };
+    let mut errand = match Errand::begin(stopped, frozen.registers, &mappings, frozen.gadget) {
+        Ok(errand) => errand,
+        Err((stopped, error)) => {
+            frozen.stopped = Some(stopped);
+            return Err(error.into());
+        }
+    };
+    let report = questions(&mut errand, &timers, watch);
+    frozen.stopped = Some(errand.finish()?);
+    report
+}
+
+fn questions(errand: &mut Errand, timers: &[proc::PosixTimer], watch: &Watch) -> Result<SelfReport> {
+    super::stall::stall("errand", watch)?;
+    let scratch = errand.scratch();
+    let at = scratch.0;
+    let mut report = SelfReport {
+        brk: errand.call("brk", libc::SYS_brk, [0; 6])?,
+        dumpable: errand.call("prctl(PR_GET_DUMPABLE)", libc::SYS_prctl, [PR_GET_DUMPABLE, 0, 0, 0, 0, 0])? as i32,
+        secure_bits: errand.call("prctl(PR_GET_SECUREBITS)", libc::SYS_prctl, [PR_GET_SECUREBITS, 0, 0, 0, 0, 0])?
+            as u32,
+        thp_disabled: errand.call_raw(libc::SYS_prctl, [PR_GET_THP_DISABLE, 0, 0, 0, 0, 0])? == 1,
+        ..SelfReport::default()
+    };
+    let mut by_pointer = |call, option| -> Result<u64> {
+        errand.memory().write(scratch, &[0; 8])?;
+        errand.call(call, libc::SYS_prctl, [option, at, 0, 0, 0, 0])?;
+        Ok(errand.memory().read_u64(scratch)?)
+    };
+    report.child_subreaper = by_pointer("prctl(PR_GET_CHILD_SUBREAPER)", PR_GET_CHILD_SUBREAPER)? as u32 != 0;
+    report.pdeath_signal = by_pointer("prctl(PR_GET_PDEATHSIG)", PR_GET_PDEATHSIG)? as u32;
+    report.tid_address = by_pointer("prctl(PR_GET_TID_ADDRESS)", PR_GET_TID_ADDRESS)?;
+
+    errand.call("sigaltstack", libc::SYS_sigaltstack, [0, at, 0, 0, 0, 0])?;
+    let stack = words::<3>(errand)?;
+    report.alternate_stack = (stack[0], stack[2], stack[1] as u32);
+
+    for signal in 1..=64u64 {
+        if signal == libc::SIGKILL as u64 || signal == libc::SIGSTOP as u64 {
+            report.actions.push(SigAction::default());
+            continue;
+        }
+        errand.memory().write(scratch, &[0; 32])?;
+        errand.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, 0, at, 8, 0, 0])?;
+        // Both ISAs' struct has a restorer: aarch64 keeps the field for compatibility.
+        let [handler, flags, restorer, mask] = words::<4>(errand)?;
+        report.actions.push(SigAction { handler, flags, restorer, mask });
+    }
+    for (which, timer) in report.interval_timers.iter_mut().enumerate() {
+        errand.call("getitimer", libc::SYS_getitimer, [which as u64, at, 0, 0, 0, 0])?;
+        *timer = interval(errand)?;
+    }
+    for timer in timers {
+        watch.check()?;
+        let id = u64::from(timer.id);
+        errand.call("timer_gettime", libc::SYS_timer_gettime, [id, at, 0, 0, 0, 0])?;
+        let setting = interval(errand)?;
+        let overrun = errand.call_raw(libc::SYS_timer_getoverrun, [id, 0, 0, 0, 0, 0])?.max(0) as u32;
+        report.posix_timers.push(TimerState { timer: *timer, setting, overrun });
+    }
+    Ok(report)
+}
+
+fn words<const N: usize>(errand: &Errand) -> std::result::Result<[u64; N], Error> {
+    let bytes = errand.memory().read_vec(errand.scratch(), 8 * N)?;
+    Ok(std::array::from_fn(|i| u64::from_le_bytes(bytes[8 * i..8 * i + 8].try_into().unwrap_or_default())))
+}
+
+fn interval(errand: &Errand) -> std::result::Result<Interval, Error> {
+    let [a, b, c, d] = words::<4>(errand)?;
+    Ok(Interval { interval: (a, b), value: (c, d) })
+}

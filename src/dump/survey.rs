@@ -1,0 +1,105 @@
+//! Before anything is stopped: what the process is, and what of it would be refused.
+use std::fs;
+
+use super::{Error, Log, Options, Result, files, mm};
+use crate::portable::{self, Executable};
+use crate::tracee::proc::{self, Stat, Status};
+
+/// What is known of a process before it is stopped.
+#[derive(Debug)]
+pub struct Survey {
+    /// The process.
+    pub pid: i32,
+    /// `/proc/PID/stat`.
+    pub stat: Stat,
+    /// `/proc/PID/status`.
+    pub status: Status,
+    /// Its executable, if it is one of a pair and the process is to be parked.
+    pub portable: Option<Executable>,
+}
+
+/// Looks at a running process and refuses what cannot be dumped, by name.
+///
+/// # Errors
+/// The first thing that is not supported; a process that is gone.
+pub fn survey(options: &Options, log: &Log) -> Result<Survey> {
+    let pid = options.pid;
+    if pid <= 1 || pid == std::process::id() as i32 || !proc::path(pid, "stat").exists() {
+        return Err(Error::NoProcess { pid });
+    }
+    let (stat, status) = (Stat::read(pid)?, Status::read(pid)?);
+    let refuse =
+        |what: String, reason, remedy: &str| Err(Error::Unsupported { pid, what, reason, remedy: remedy.to_owned() });
+    if stat.state == 'Z' || stat.state == 'X' {
+        return Err(Error::NoProcess { pid });
+    }
+    if status.tracer != 0 {
+        return refuse(
+            format!("a tracer (process {})", status.tracer),
+            "only one program can trace a process",
+            "end the debugger first",
+        );
+    }
+    if status.threads != 1 {
+        return refuse(format!("{} threads", status.threads), "this version dumps one", "let its other threads end");
+    }
+    if let Some(child) = proc::read_text(pid, &format!("task/{pid}/children"))?.split_whitespace().next() {
+        return refuse(format!("a child (process {child})"), "this version dumps one process", "let its children end");
+    }
+    if status.seccomp != 0 {
+        return refuse("a seccomp filter".into(), "this version does not carry filters", "start it without the filter");
+    }
+    if stat.session != pid && !options.shell_job {
+        return refuse(
+            format!("a session (leader {}) that stays here", stat.session),
+            "a restored process must belong to one",
+            "use --shell-job, or start it with setsid",
+        );
+    }
+    namespaces(pid)?;
+    for mapping in crate::tracee::maps::read(pid)? {
+        mm::check(pid, &mapping)?;
+    }
+    files::survey(options)?;
+    let portable = if options.park { portable_executable(pid, log)? } else { None };
+    if portable.is_some() && matches!(stat.state, 'T' | 't') {
+        return refuse(
+            "been stopped (SIGSTOP)".into(),
+            "a stopped process cannot come to an equivalence point",
+            "continue it (kill -CONT), or use --no-park",
+        );
+    }
+    Ok(Survey { pid, stat, status, portable })
+}
+
+/// Namespaces that differ from ours hold resources that this version does not carry.
+fn namespaces(pid: i32) -> Result<()> {
+    for name in ["pid", "mnt", "net", "ipc", "uts", "user", "cgroup"] {
+        let Ok(ours) = fs::read_link(format!("/proc/self/ns/{name}")) else { continue };
+        if proc::link(pid, &format!("ns/{name}"))? != ours {
+            return Err(Error::Unsupported {
+                pid,
+                what: format!("a {name} namespace of its own"),
+                reason: "this version does not carry namespaces (but the time namespace)",
+                remedy: format!("run isamorph inside: nsenter -t {pid} --all isamorph dump …"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The executable of a process if it is portable.
+///
+/// # Errors
+/// It declares itself portable and is damaged; it is gone.
+pub fn portable_executable(pid: i32, log: &Log) -> Result<Option<Executable>> {
+    let bytes = proc::read(pid, "exe")?;
+    match Executable::parse(bytes) {
+        Ok(executable) if Some(executable.isa) == isamorph_arch::Isa::host() => Ok(Some(executable)),
+        Ok(_) | Err(portable::Error::NoManifest | portable::Error::NotPortable(_) | portable::Error::Elf(_)) => {
+            log.info(&format!("process {pid} is an ordinary one: it is frozen wherever it is"));
+            Ok(None)
+        }
+        Err(source) => Err(Error::Portable { pid, source }),
+    }
+}
