@@ -49,8 +49,21 @@ pub struct Symbol {
     pub name: String,
     /// Whether it is global or weak.
     pub global: bool,
-    /// Whether it is thread-local, so that `addr` is an offset in the TLS block.
-    pub tls: bool,
+    /// What it names.
+    pub kind: SymbolKind,
+}
+
+/// What a symbol names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SymbolKind {
+    /// A function.
+    Function,
+    /// An object.
+    Object,
+    /// A thread-local object: its address is an offset in the TLS block.
+    Tls,
+    /// A label, in assembly or of the linker.
+    Label,
 }
 
 /// A portable executable of one ISA.
@@ -218,7 +231,7 @@ impl Executable {
     #[must_use]
     pub fn symbol_at(&self, addr: RemoteAddr) -> Option<(&str, u64)> {
         let end = self.symbols.partition_point(|s| s.addr <= addr.0);
-        let symbol = self.symbols[..end].iter().rev().find(|s| !s.tls)?;
+        let symbol = self.symbols[..end].iter().rev().find(|s| s.kind != SymbolKind::Tls)?;
         Some((&symbol.name, addr.0 - symbol.addr))
     }
 
@@ -304,10 +317,13 @@ fn symbols(header: &Header, endian: Endianness, data: &[u8]) -> Vec<Symbol> {
     let Ok(table) = sections.symbols(endian, data, elf::SHT_SYMTAB) else { return Vec::new() };
     let mut symbols = Vec::new();
     for symbol in table.iter() {
-        let kind = symbol.st_type();
-        if !matches!(kind, elf::STT_FUNC | elf::STT_OBJECT | elf::STT_NOTYPE | elf::STT_TLS) {
-            continue;
-        }
+        let kind = match symbol.st_type() {
+            elf::STT_FUNC => SymbolKind::Function,
+            elf::STT_OBJECT => SymbolKind::Object,
+            elf::STT_TLS => SymbolKind::Tls,
+            elf::STT_NOTYPE => SymbolKind::Label,
+            _ => continue,
+        };
         let section = symbol.st_shndx(endian);
         if section == elf::SHN_UNDEF || section == elf::SHN_ABS {
             continue;
@@ -322,7 +338,7 @@ fn symbols(header: &Header, endian: Endianness, data: &[u8]) -> Vec<Symbol> {
             size: symbol.st_size(endian),
             name: String::from_utf8_lossy(name).into_owned(),
             global: symbol.st_bind() != elf::STB_LOCAL,
-            tls: kind == elf::STT_TLS,
+            kind,
         });
     }
     // Functions and objects after labels at the same address, so that they win when searched backwards.

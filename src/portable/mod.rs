@@ -11,6 +11,7 @@ pub mod pair;
 pub mod polls;
 pub mod sites;
 pub mod stackmaps;
+pub mod verify;
 
 pub use error::Error;
 pub use executable::{Executable, Segment, Symbol, Tls};
