@@ -37,7 +37,10 @@ pub fn compile_module(bitcode: &[u8]) -> std::io::Result<Compiled> {
             text += &format!("{number} = !{{i32 1, !\"was-neutral-{}\", i32 0}}\n", &number[1..]);
             continue;
         }
-        let mut line = line.replace(" = private unnamed_addr ", " = internal ").replace(" = private ", " = internal ").replace("unnamed_addr constant", "constant");
+        let mut line = line
+            .replace(" = private unnamed_addr ", " = internal ")
+            .replace(" = private ", " = internal ")
+            .replace("unnamed_addr constant", "constant");
         for key in ["\"target-cpu\"=\"", "\"target-features\"=\""] {
             if let Some(start) = line.find(key)
                 && let Some(length) = line[start + key.len()..].find('"')

@@ -23,6 +23,8 @@ pub struct Shape {
     pub index: HashMap<Block, usize>,
     /// Predecessors of each block, each once.
     pub predecessors: Vec<Vec<usize>>,
+    /// Successors of each block, each once.
+    pub successors: Vec<Vec<usize>>,
     /// Instructions of each block.
     pub instructions: Vec<Vec<Value>>,
     /// Positions of the sites of each block, ascending.
@@ -49,12 +51,14 @@ impl Shape {
         let blocks = function.blocks();
         let index: HashMap<Block, usize> = blocks.iter().enumerate().map(|(i, b)| (*b, i)).collect();
         let mut predecessors = vec![Vec::new(); blocks.len()];
+        let mut successors = vec![Vec::new(); blocks.len()];
         let (mut instructions, mut sites, mut place) = (Vec::new(), Vec::new(), HashMap::new());
         for (i, block) in blocks.iter().enumerate() {
             for successor in block.successors() {
                 let to = index[&successor];
                 if predecessors[to].last() != Some(&i) {
                     predecessors[to].push(i);
+                    successors[i].push(to);
                 }
             }
             let list = block.instructions();
@@ -68,7 +72,7 @@ impl Shape {
             instructions.push(list);
             sites.push(here);
         }
-        Shape { blocks, index, predecessors, instructions, sites, place }
+        Shape { blocks, index, predecessors, successors, instructions, sites, place }
     }
 
     /// Where a value is defined.
@@ -108,8 +112,8 @@ impl Shape {
         self.sites[block].partition_point(|&s| s < position)
     }
 
-    /// Every site that `value` lives across, by block and position.
-    pub fn crossed(&self, value: Value, uses: &[UsePlace], scratch: &mut Scratch) -> Vec<(usize, Position)> {
+    /// Every site that `value` lives across.
+    pub fn life(&self, value: Value, uses: &[UsePlace], scratch: &mut Scratch) -> Life {
         let (home, defined) = self.definition(value);
         // Per block: how far down the value is needed.
         let mut reach: Vec<(usize, Position)> = Vec::new();
@@ -136,13 +140,49 @@ impl Shape {
             }
         }
         reach.sort_unstable();
-        let mut out = Vec::new();
-        for (block, until) in reach {
+        let mut crossed = Vec::new();
+        for &(block, until) in &reach {
             let after = if block == home { defined } else { BEFORE };
-            out.extend(self.sites_between(block, after, until).iter().map(|&s| (block, s)));
+            crossed.extend(self.sites_between(block, after, until).iter().map(|&s| (block, s)));
         }
+        Life { reach, crossed }
+    }
+
+    /// The sites that `value` reaches from its definition without another site on the way.
+    pub fn first_sites(&self, value: Value, life: &Life, scratch: &mut Scratch) -> Vec<Site> {
+        let (home, defined) = self.definition(value);
+        scratch.next_round(self.blocks.len());
+        let (mut out, mut work) = (Vec::new(), vec![home]);
+        while let Some(block) = work.pop() {
+            let Ok(slot) = life.reach.binary_search_by_key(&block, |r| r.0) else { continue };
+            let after = if block == home { defined } else { BEFORE };
+            match self.sites_between(block, after, life.reach[slot].1).first() {
+                Some(&site) => out.push((block, site)),
+                None => {
+                    for &next in &self.successors[block] {
+                        if next != home && scratch.get(next).is_none() {
+                            scratch.set(next, 0);
+                            work.push(next);
+                        }
+                    }
+                }
+            }
+        }
+        out.sort_unstable();
         out
     }
+}
+
+/// A call site: block and position.
+pub type Site = (usize, Position);
+
+/// Where a value is needed.
+#[derive(Debug, Default)]
+pub struct Life {
+    /// Per block, how far down.
+    pub reach: Vec<(usize, Position)>,
+    /// Sites that it lives across.
+    pub crossed: Vec<Site>,
 }
 
 /// Reusable marks per block, valid for one round.

@@ -37,7 +37,7 @@ pub fn constant_geps(module: &Module, function: Value) {
     for block in shape.instructions.iter().rev() {
         for &gep in block.iter().rev() {
             let Some((mut base, mut offset)) = gep.constant_gep() else { continue };
-            if !base.is_local() || shape.crossed(gep, &shape.uses(gep), &mut scratch).is_empty() {
+            if !base.is_local() || shape.life(gep, &shape.uses(gep), &mut scratch).crossed.is_empty() {
                 continue;
             }
             while let Some((inner, more)) = base.constant_gep() {

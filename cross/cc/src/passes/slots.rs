@@ -11,7 +11,7 @@
 //! and two times to store it: where it is defined, or just before each site it lives across, if those are colder (a
 //! poll's cold block costs nothing). Variables `t` are promoted to SSA values again; since every site kills them, none
 //! of those lives across a site. A slot holds its value for the whole life of the value, so a reload may stand anywhere.
-use super::liveness::{BEFORE, END, Position, Scratch, Shape, UsePlace};
+use super::liveness::{BEFORE, END, Life, Position, Scratch, Shape, Site, UsePlace};
 use super::{FinishError, is_site, remat, tidy};
 use crate::llvm::{Block, Builder, Module, Type, Value};
 use llvm_sys::LLVMOpcode::{LLVMAlloca, LLVMPHI};
@@ -22,8 +22,6 @@ use std::collections::HashMap;
 const ALIGNMENT: u64 = 16;
 /// Lower bits of a site's ID.
 const ORDINAL_BITS: u32 = 24;
-
-type Site = (usize, Position);
 
 /// Numbers the sites of a module.
 #[derive(Debug)]
@@ -87,29 +85,30 @@ pub fn assign(module: &Module, function: Value, cold: &[Block], sites: &mut Site
     let locals = function.params().into_iter().chain(shape.instructions.iter().flatten().copied());
     for value in locals.filter(|v| !v.ty().is_void()) {
         let uses = shape.uses(value);
-        let crossed = crossed(&shape, value, &uses, &mut scratch);
-        if crossed.is_empty() {
+        let life = life(&shape, value, &uses, &mut scratch);
+        if life.crossed.is_empty() {
             continue;
         }
         let ty = value.ty();
         if matches!(ty.kind(), LLVMTokenTypeKind | LLVMMetadataTypeKind) {
             return Err(FinishError::NoSlot { function: function.name(), value: value.print() });
         }
-        plans.push(choose(&shape, &frequency, value, uses, crossed, &mut scratch));
+        plans.push(choose(&shape, &frequency, value, uses, &life, &mut scratch));
     }
     let length = lay_out(module, &mut plans);
     rewrite(module, function, &shape, &plans, length, sites)?;
     check(function)
 }
 
-/// As `Shape::crossed`, with a short cut for the many values that are used in their own block only.
-fn crossed(shape: &Shape, value: Value, uses: &[UsePlace], scratch: &mut Scratch) -> Vec<Site> {
-    let (Some(first), Some(last)) = (uses.first(), uses.last()) else { return Vec::new() };
+/// As `Shape::life`, with a short cut for the many values that are used in their own block only.
+fn life(shape: &Shape, value: Value, uses: &[UsePlace], scratch: &mut Scratch) -> Life {
+    let (Some(first), Some(last)) = (uses.first(), uses.last()) else { return Life::default() };
     let (home, defined) = shape.definition(value);
     if first.block == home && last.block == home && first.position > defined {
-        return shape.sites_between(home, defined, last.position).iter().map(|&s| (home, s)).collect();
+        let crossed = shape.sites_between(home, defined, last.position).iter().map(|&s| (home, s)).collect();
+        return Life { reach: vec![(home, last.position)], crossed };
     }
-    shape.crossed(value, uses, scratch)
+    shape.life(value, uses, scratch)
 }
 
 fn choose(
@@ -117,29 +116,32 @@ fn choose(
     frequency: &[u64],
     value: Value,
     uses: Vec<UsePlace>,
-    crossed: Vec<Site>,
+    life: &Life,
     scratch: &mut Scratch,
 ) -> Plan {
-    let reloads = reload_sites(shape, value, &uses, scratch);
+    let needed: Vec<Site> = uses.iter().map(|u| (u.block, u.position)).collect();
+    let reloads = reload_sites(shape, value, needed.clone(), scratch);
     let cost = |sites: &[Site]| sites.iter().map(|s| u128::from(frequency[s.0])).sum::<u128>();
     let at_uses: u128 = groups(shape, value, &uses).iter().map(|g| u128::from(frequency[g.0])).sum();
     let at_definition = u128::from(frequency[shape.definition(value).0]);
     let after_sites = cost(&reloads);
     let (mut store_before, mut reload_after) = (Vec::new(), Vec::new());
-    if cost(&crossed) + after_sites < at_definition + at_uses.min(after_sites) {
-        (store_before, reload_after) = (crossed, reloads);
+    // Stored before a site only where no site before has seen to it; that store is a use as well.
+    let first = shape.first_sites(value, life, scratch);
+    let late = reload_sites(shape, value, needed.into_iter().chain(first.iter().copied()).collect(), scratch);
+    if cost(&first) + cost(&late) < at_definition + at_uses.min(after_sites) {
+        (store_before, reload_after) = (first, late);
     } else if after_sites < at_uses {
         reload_after = reloads;
     }
     Plan { value, ty: value.ty(), offset: 0, uses, store_before, reload_after }
 }
 
-/// The sites after which the value is needed again before the next site.
-fn reload_sites(shape: &Shape, value: Value, uses: &[UsePlace], scratch: &mut Scratch) -> Vec<Site> {
+/// The sites after which the value is needed at one of `work` before the next site.
+fn reload_sites(shape: &Shape, value: Value, mut work: Vec<Site>, scratch: &mut Scratch) -> Vec<Site> {
     let (home, defined) = shape.definition(value);
     scratch.next_round(shape.blocks.len());
     let mut out = Vec::new();
-    let mut work: Vec<(usize, Position)> = uses.iter().map(|u| (u.block, u.position)).collect();
     while let Some((block, until)) = work.pop() {
         let after = if block == home { defined } else { BEFORE };
         if let Some(&site) = shape.sites_between(block, after, until).last() {
@@ -316,7 +318,7 @@ fn check(function: Value) -> Result<(), FinishError> {
         if value.ty().is_void() || value.is(LLVMAlloca) {
             continue;
         }
-        if !crossed(&shape, value, &shape.uses(value), &mut scratch).is_empty() {
+        if !life(&shape, value, &shape.uses(value), &mut scratch).crossed.is_empty() {
             return Err(FinishError::LiveAcrossSite { function: function.name(), value: value.print() });
         }
     }
