@@ -21,6 +21,8 @@ usage:
       runs CMD on it; several at a time may run
   cross/node stop --name NAME | --all
   cross/node list
+  cross/node prepare
+      builds what nodes of both ISAs boot from, once; the other verbs do it when needed
 
   --isa ISA            x86_64 or aarch64
   --dir DIR            shared with the node, live, at the same absolute path
