@@ -2,6 +2,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use isamorph_arch::Isa;
+
 use super::files::Files;
 use super::self_report::SelfReport;
 use super::{Error, Result};
@@ -12,8 +14,14 @@ use crate::tracee::{Backing, Mapping};
 
 /// AT_SYSINFO_EHDR: where the vDSO is.
 const AT_SYSINFO_EHDR: u64 = 33;
+
 /// Words of an auxiliary vector that CRIU 3.17 accepts on restoring.
-const AUXV_WORDS: usize = 44;
+fn auxv_words() -> usize {
+    match crate::tracee::host::ISA {
+        Isa::X86_64 => 44,
+        Isa::Aarch64 => 40,
+    }
+}
 
 /// Refuses a mapping that images cannot carry.
 ///
@@ -113,7 +121,7 @@ pub fn entry(pid: i32, mappings: &[Mapping], own: &SelfReport, files: &mut Files
         auxv.drain(2 * at..2 * at + 2);
     }
     // The kernel ends the vector with zeros itself, so its own end may go where space is short.
-    if auxv.len() > AUXV_WORDS && auxv.ends_with(&[0, 0]) {
+    if auxv.len() > auxv_words() && auxv.ends_with(&[0, 0]) {
         auxv.truncate(auxv.len() - 2);
     }
     Ok(proto::MmEntry {

@@ -5,8 +5,8 @@ use super::Summary;
 use super::survey::Survey;
 use crate::image::proto;
 
-/// ID of the only table of descriptors.
-pub const FILES_ID: u64 = 1;
+/// ID of the process's table of descriptors; 1 is the dumping program's own, with which nothing is shared.
+pub const FILES_ID: u64 = 2;
 /// ID of the set of control groups: whatever the restoring program is in.
 pub const CGROUP_SET: u32 = 1;
 /// Version of the image format: one common magic (CRTOOLS_IMAGES_V1_1).
@@ -18,7 +18,7 @@ pub fn inventory() -> proto::InventoryEntry {
     proto::InventoryEntry {
         img_version: IMAGES_VERSION,
         fdinfo_per_id: Some(true),
-        root_ids: Some(ids()),
+        root_ids: Some(object_ids(1)),
         ns_per_id: Some(true),
         root_cg_set: Some(CGROUP_SET),
         lsmtype: Some(proto::LsmType::NoLsm.into()),
@@ -30,11 +30,15 @@ pub fn inventory() -> proto::InventoryEntry {
 /// The process's kernel objects: nothing is shared with anybody, and no namespace is its own.
 #[must_use]
 pub fn ids() -> proto::TaskKobjIdsEntry {
+    object_ids(FILES_ID as u32)
+}
+
+fn object_ids(id: u32) -> proto::TaskKobjIdsEntry {
     proto::TaskKobjIdsEntry {
-        vm_id: 1,
-        files_id: FILES_ID as u32,
-        fs_id: 1,
-        sighand_id: 1,
+        vm_id: id,
+        files_id: id,
+        fs_id: id,
+        sighand_id: id,
         pid_ns_id: Some(1),
         net_ns_id: Some(2),
         ipc_ns_id: Some(3),
