@@ -35,7 +35,6 @@ const NATIVE_FLAGS: &[&str] = &[
     "-fomit-frame-pointer",
     "-ffunction-sections",
     "-fno-exceptions",
-    "-mgeneral-regs-only",
     "-Wall",
     "-Werror=implicit-function-declaration",
 ];
@@ -331,12 +330,13 @@ impl Builder<'_> {
             let mut command = Command::new(&self.clang);
             command.arg(format!("--target={isa}-linux-gnu")).args(NATIVE_FLAGS).arg("-I").arg(&folder);
             match (isa, extension) {
+                // Vector registers are for hand-written leaves only: the stub's C must keep those of its caller.
                 (_, "S") => {}
                 (Isa::Aarch64, _) => {
-                    command.args(["-mno-outline-atomics", "-mbranch-protection=none"]);
+                    command.args(["-mgeneral-regs-only", "-mno-outline-atomics", "-mbranch-protection=none"]);
                 }
                 (Isa::X86_64, _) => {
-                    command.arg("-mno-red-zone");
+                    command.args(["-mgeneral-regs-only", "-mno-red-zone"]);
                 }
             }
             command.args([OsStr::new("-Wno-unused-command-line-argument"), OsStr::new("-c"), OsStr::new("-o")]);
