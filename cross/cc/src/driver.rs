@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use isamorph_arch::Isa;
 
 use crate::archive::Archive;
+use crate::codegen::CompileOptions;
 use crate::frontend::{Frontend, FrontendError};
 use crate::link::{self, Plan, member_path};
 use crate::options::{Item, Mode, Options};
@@ -13,7 +14,7 @@ use crate::pair::fat::{self, MODULE_VERSION, ModuleInfo};
 use crate::pair::{self, Origin};
 use crate::resolve::{self, Input};
 use crate::sysroot::{self, IN_LIBC, Sysroot};
-use crate::{query, tools};
+use crate::{codegen, query, tools};
 
 /// The entry point of portable programs; the runtime defines it.
 pub const ENTRY: &str = "__isam_start";
@@ -122,12 +123,7 @@ impl Driver<'_> {
         if self.options.dry_run {
             return Ok(Vec::new());
         }
-        let compiled = crate::standin::compile_module(&bitcode).with_context(|| source.display().to_string())?;
-        let info =
-            ModuleInfo { version: MODULE_VERSION, source: source.display().to_string(), ..ModuleInfo::default() };
-        let paired = pair::pair(&compiled.x86_64, &compiled.aarch64, Origin::Module)
-            .with_context(|| format!("{}: pairing the objects of both instruction sets", source.display()))?;
-        Ok(fat::write(paired, &info)?)
+        generate(&bitcode, source, self.options)
     }
 
     fn hint(&self, error: FrontendError) -> FrontendError {
@@ -237,9 +233,27 @@ impl Driver<'_> {
 /// # Errors
 /// If the module is not portable, or the two relocatables do not correspond.
 pub fn generate(bitcode: &[u8], source: &Path, options: &Options) -> anyhow::Result<Vec<u8>> {
-    let _ = options;
-    let compiled = crate::standin::compile_module(bitcode).with_context(|| source.display().to_string())?;
-    let info = ModuleInfo { version: MODULE_VERSION, source: source.display().to_string(), ..ModuleInfo::default() };
+    let name = source.display().to_string();
+    let compile = CompileOptions {
+        source_name: name.clone(),
+        opt_level: match options.optimise.as_deref() {
+            None | Some("0") => 0,
+            Some("1" | "g") => 1,
+            Some("3" | "fast" | "4") => 3,
+            Some(_) => 2,
+        },
+        debug: options.debug,
+        keep_ir: std::env::var_os("ISAMORPH_KEEP_IR").map(PathBuf::from),
+        ..CompileOptions::default()
+    };
+    let compiled = codegen::compile_module(bitcode, &compile)?;
+    let info = ModuleInfo {
+        version: MODULE_VERSION,
+        source: name,
+        variadic_defined: compiled.variadics.defined,
+        variadic_called: compiled.variadics.called,
+        fixed_called: compiled.variadics.called_plain,
+    };
     let paired = pair::pair(&compiled.x86_64, &compiled.aarch64, Origin::Module)
         .with_context(|| format!("{}: pairing the objects of both instruction sets", source.display()))?;
     Ok(fat::write(paired, &info)?)

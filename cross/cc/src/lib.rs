@@ -15,6 +15,5 @@ pub mod pair;
 mod passes;
 pub mod query;
 pub mod resolve;
-pub mod standin;
 pub mod sysroot;
 pub mod tools;
