@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use isamorph::portable::verify::verify_pair;
 use isamorph_arch::Isa;
 
 use crate::resolve::{Resolution, ResolveError};
@@ -62,7 +63,7 @@ pub enum LinkError {
     #[error("the program has no .isamorph.manifest: link the runtime (libc.a), or say --isamorph-no-verify")]
     NoManifest,
     /// The machine code of the pair is not portable.
-    #[error("{count} violations of the invariants of a portable pair:\n{list}")]
+    #[error("not a portable pair, {count} violations:\n{list}")]
     Violations {
         /// How many.
         count: usize,
@@ -113,28 +114,47 @@ pub fn link(resolution: &Resolution, plan: &Plan<'_>) -> Result<(), LinkError> {
         run_lld(resolution, plan, Isa::Aarch64, dir.path(), &script)?,
     ];
     compare_loads(&x, &a)?;
+    let manifests = [x.has_manifest()?, a.has_manifest()?];
     if plan.no_verify {
         eprintln!("isamorph-cc: warning: {}: not verified, cannot be moved", plan.output.display());
-    } else {
-        verify(&mut x, &mut a)?;
+    } else if manifests == [true, true] {
+        let [sites_x, sites_a] = prove(&x, &a, plan)?;
+        let size = sites_x.len().max(sites_a.len()).max(64).next_multiple_of(64);
+        x.put_sites(&sites_x, size)?;
+        a.put_sites(&sites_a, size)?;
         compare_loads(&x, &a)?;
+    } else {
+        return Err(LinkError::NoManifest);
+    }
+    if manifests == [true, true] {
+        let (id_x, id_a) = (x.identity()?, a.identity()?);
+        x.put_identities(&id_x, &id_a)?;
+        a.put_identities(&id_a, &id_x)?;
     }
     install(&x, &a, plan.output)
 }
 
-/// Proves the invariants on both executables and adds what the proof found out.
-fn verify(x: &mut Image, a: &mut Image) -> Result<(), LinkError> {
-    if !x.has_manifest()? || !a.has_manifest()? {
-        return Err(LinkError::NoManifest);
+/// How many violations are shown; one defect often shows in many places.
+const SHOWN_VIOLATIONS: usize = 20;
+
+/// Proves the invariants on the machine code of both executables: the tables of their sites.
+fn prove(x: &Image, a: &Image, plan: &Plan<'_>) -> Result<[Vec<u8>; 2], LinkError> {
+    let proof = verify_pair(&x.bytes, &a.bytes).map_err(|violations| {
+        let mut lines: Vec<_> = violations.iter().take(SHOWN_VIOLATIONS).map(ToString::to_string).collect();
+        if violations.len() > lines.len() {
+            lines.push(format!("and {} more", violations.len() - lines.len()));
+        }
+        LinkError::Violations { count: violations.len(), list: lines.join("\n") }
+    })?;
+    if plan.verbose {
+        eprintln!(
+            "isamorph-cc: {}: {} sites verified in {:.1?}",
+            plan.output.display(),
+            proof.stats.sites,
+            proof.stats.time
+        );
     }
-    // TODO(driver): isamorph::portable::verify::verify_pair once it has landed.
-    let (sites_x, sites_a) = (Vec::<u8>::new(), Vec::<u8>::new());
-    let size = sites_x.len().max(sites_a.len()).max(64).next_multiple_of(64);
-    x.put_sites(&sites_x, size)?;
-    a.put_sites(&sites_a, size)?;
-    let (id_x, id_a) = (x.identity()?, a.identity()?);
-    x.put_identities(&id_x, &id_a)?;
-    a.put_identities(&id_a, &id_x)
+    Ok([proof.x86_64.to_bytes(), proof.aarch64.to_bytes()])
 }
 
 fn run_lld(resolution: &Resolution, plan: &Plan<'_>, isa: Isa, dir: &Path, script: &Path) -> Result<Image, LinkError> {
