@@ -3,10 +3,10 @@
 //! Source: LLVM's `docs/Extensions.rst` and what `llc` 22 emits. Per function:
 //!
 //! ```text
-//! u8 version = 5, u16 features            BrProb | CallsiteEndOffsets
+//! u8 version = 5, u16 features            BrProb, and CallsiteEndOffsets if there are calls
 //! u64 address of the function, uleb number of blocks
 //! per block:   uleb ID, uleb start - end of the previous block,
-//!              uleb number of calls, per call: uleb end of the call - previous call's end (or start),
+//!              with CallsiteEndOffsets: uleb number of calls, per call: uleb end of the call - previous call's end (or start),
 //!              uleb end - last call's end (or start), uleb metadata
 //! per block:   uleb number of successors, per successor: uleb ID, uleb probability (of 2^31)
 //! ```
@@ -17,7 +17,6 @@ use super::Error;
 use super::bytes::Cursor;
 
 const VERSION: u8 = 5;
-const FEATURES: u16 = BR_PROB | CALLSITE_END_OFFSETS;
 const BR_PROB: u16 = 1 << 2;
 const CALLSITE_END_OFFSETS: u16 = 1 << 5;
 /// Offsets in a function are 32 bits wide in LLVM.
@@ -85,20 +84,20 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Function>, Error> {
 fn function(c: &mut Cursor<'_>) -> Result<Function, Error> {
     let at = c.at();
     let features = c.u16()?;
-    if features != FEATURES {
+    if features & !CALLSITE_END_OFFSETS != BR_PROB {
         return Err(c.field("features", features.into(), at));
     }
     let addr = c.u64()?;
     let at = c.at();
     let count = c.uleb32()?;
-    // Each block takes at least five bytes of the map; nothing is reserved on an unproved promise.
-    if count == 0 || count as usize > c.left() / 5 {
+    // Each block takes at least four bytes of the map; nothing is reserved on an unproved promise.
+    if count == 0 || count as usize > c.left() / 4 {
         return Err(c.field("number of blocks", count.into(), at));
     }
     let mut blocks = Vec::with_capacity(count as usize);
     let mut end = 0u64;
     for _ in 0..count {
-        let block = block(c, &mut end)?;
+        let block = block(c, &mut end, features & CALLSITE_END_OFFSETS != 0)?;
         blocks.push(block);
     }
     for block in &mut blocks {
@@ -115,11 +114,11 @@ fn function(c: &mut Cursor<'_>) -> Result<Function, Error> {
     Ok(Function { addr, blocks })
 }
 
-fn block(c: &mut Cursor<'_>, end: &mut u64) -> Result<Block, Error> {
+fn block(c: &mut Cursor<'_>, end: &mut u64, has_calls: bool) -> Result<Block, Error> {
     let id = c.uleb32()?;
     let start = advance(c, *end)?;
     let at = c.at();
-    let calls = c.uleb32()?;
+    let calls = if has_calls { c.uleb32()? } else { 0 };
     if calls as usize > c.left() {
         return Err(c.field("number of calls", calls.into(), at));
     }

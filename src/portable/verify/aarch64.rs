@@ -57,8 +57,9 @@ impl Decoder for Aarch64 {
         let mut iter = self.capstone.disasm_iter(bytes, addr).map_err(|_| fail("capstone failed"))?;
         let raw = iter.next().ok_or_else(|| fail("capstone cannot decode it"))?;
         word_to_model(&mut insn, word, raw.mnemonic().unwrap_or("")).ok_or_else(|| fail("not modelled"))?;
+        // System calls are refused or trusted, whatever they write.
         // `mrs` and `msr` have operands that capstone's binding cannot represent.
-        if word >> 20 != 0xd53 && word >> 20 != 0xd51 {
+        if word >> 20 != 0xd53 && word >> 20 != 0xd51 && insn.flow != Flow::SystemCall {
             self.agree(&insn, &raw).map_err(fail)?;
         }
         Ok(insn)
@@ -91,7 +92,10 @@ impl Aarch64 {
     fn agree(&self, insn: &Insn, raw: &capstone::Insn<'_>) -> Result<(), &'static str> {
         let detail = self.capstone.insn_detail(raw).map_err(|_| "capstone has no detail")?;
         let reads = |set: RegSet| set.iter().all(|reg| insn.reads.extent(reg) > 0);
-        for id in detail.regs_write() {
+        // capstone 5 calls the first operand of these written: it is the destination of `subs`, `adds`
+        // and `ands`, whose aliases they are, and there it is the zero register.
+        let compares = matches!(raw.mnemonic(), Some("cmp" | "cmn" | "tst" | "ccmp" | "ccmn"));
+        for id in detail.regs_write().iter().filter(|_| !compares) {
             let set = self.names.get(usize::from(id.0)).copied().unwrap_or_default();
             if set.0 & !insn.clobbers.0 != 0 && !matches!(insn.flow, Flow::Call(_)) {
                 return Err("capstone names a written register that the model does not");
@@ -341,7 +345,7 @@ fn branch(insn: &mut Insn, word: u32) -> Option<()> {
         0xd4 => match (bits(word, 23, 21), bits(word, 4, 0)) {
             (0, 1) => {
                 insn.flow = Flow::SystemCall;
-                (0..31).for_each(|n| insn.clobbers.add(Reg::gpr(n)));
+                insn.writes(Reg::gpr(0), 8);
             }
             (1, 0) => insn.flow = Flow::Trap,
             _ => return None,

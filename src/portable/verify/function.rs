@@ -369,6 +369,10 @@ impl Function<'_, '_> {
             Err(why) => return self.refuse(site, Kind::Cfi(why)),
         };
         let own = slots.filter(|_| record.slots.is_some());
+        if let Some(what) = own.and_then(|slots| self.clobbered(slots, state, &saved)) {
+            let slots = format!("CFA{:?}", own.cloned().unwrap_or_default());
+            self.refuse(site, Kind::SlotsClobbered { slots, what });
+        }
         let mut residue = Vec::new();
         for reg in &abi.scratch {
             if live.parts.extent(*reg) > 0 {
@@ -434,6 +438,22 @@ impl Function<'_, '_> {
         let id = record.id;
         let entry = SiteEntry { id, ret: ReturnAddr(ret), cfa_minus_sp, slots_cfa_off, slots_len, saved, residue };
         self.outcome.sites.push(Proved { entry, function: self.code.addr, reads, written });
+    }
+
+    /// What else is where the slots of a site are said to be.
+    fn clobbered(&self, slots: &Range<i64>, state: &State, saved: &[sites::Saved]) -> Option<String> {
+        let abi = self.context.abi;
+        if state.sp(abi).is_none_or(|sp| slots.start < sp) {
+            return Some("what is below the stack pointer".into());
+        }
+        if slots.end > abi.entry_sp {
+            return Some("the return address or the caller's frame".into());
+        }
+        let saved = saved.iter().find(|saved| {
+            let at = i64::from(saved.cfa_off);
+            at < slots.end && slots.start < at + 8
+        })?;
+        Some(format!("the saved register with DWARF number {}", saved.reg.0))
     }
 
     fn refuse_live(&mut self, site: Option<(u64, u64)>, call: usize, location: Location, value: String) {

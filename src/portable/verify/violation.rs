@@ -260,6 +260,14 @@ pub enum Kind {
         /// Before.
         expected: String,
     },
+    /// The slots of a site are where something else is.
+    #[error("the slots at {slots} overlap {what}, which a call or the epilogue uses")]
+    SlotsClobbered {
+        /// Where they are said to be.
+        slots: String,
+        /// What else is there.
+        what: String,
+    },
     /// Call-frame information says something else than the code does.
     #[error("call-frame information: {0}")]
     Cfi(String),

@@ -142,6 +142,10 @@ impl Decoder for X86_64 {
         }
         let args: Vec<Arg> = args[..count].iter().flatten().copied().collect();
         model(&mut insn, mnemonic, &args).ok_or_else(|| fail("not modelled"))?;
+        // The operand of a long nop is no operand.
+        if mnemonic == "nop" {
+            return Ok(insn);
+        }
         for (ids, written) in [(detail.regs_read(), false), (detail.regs_write(), true)] {
             for id in ids {
                 self.agree(&insn, self.name(*id), written).map_err(fail)?;
