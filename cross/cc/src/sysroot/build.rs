@@ -2,7 +2,7 @@
 //!
 //! `OVERRIDES/apply SOURCE DEST` makes the tree to compile (`DEST/isam.sources`, `isam.flags`, `isam.include`);
 //! the runtime's folder holds `<isa>/NAME.S`, paired by name, and `NAME.c`, compiled once per ISA. An object is kept
-//! in the cache by a hash of all that it depends on, this program included.
+//! in the cache by a hash of all that it depends on, the code generation of this program included.
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -112,8 +112,11 @@ struct Inputs {
 
 impl Inputs {
     fn read(request: &Request) -> anyhow::Result<Self> {
-        let exe = std::env::current_exe().context("finding this program")?;
-        let driver = blake3::hash(&std::fs::read(&exe).with_context(|| format!("reading {}", exe.display()))?);
+        let clang = tools::clang()?;
+        let version = Command::new(&clang).arg("--version").output().context("running clang --version")?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(env!("ISAMORPH_CODE_GENERATION").as_bytes()).update(&version.stdout);
+        let driver = hasher.finalize();
         let mut hasher = blake3::Hasher::new();
         hasher.update(driver.as_bytes());
         for dir in [&request.musl, &request.overrides, &request.runtime] {
