@@ -8,6 +8,7 @@ use clap::{ArgAction, Args};
 use isamorph_arch::Isa;
 
 use crate::dump::{self, After, Log, guard};
+use crate::transform;
 
 /// Options of `isamorph dump`.
 #[derive(Args, Debug)]
@@ -101,11 +102,24 @@ pub fn run(options: Options) -> Result<ExitCode> {
         external: options.external,
         timeout: Duration::from_secs(options.timeout),
     };
+    let images = what.images.clone();
     let mut translate = || -> dump::Result<()> {
-        match options.arch.first() {
-            None => Ok(()),
-            Some(isa) => Err(dump::Error::Translate(format!("to {isa}: not part of this build yet"))),
+        for &arch in &options.arch {
+            let whole = transform::Options {
+                images: images.clone(),
+                arch,
+                out: None,
+                pair: None,
+                flatten: false,
+                check: false,
+                explain: false,
+            };
+            let report = transform::transform(&whole).map_err(|error| {
+                dump::Error::Translate(format!("{:#}", anyhow::Error::new(error).context(format!("to {arch}"))))
+            })?;
+            super::transform::print(&report);
         }
+        Ok(())
     };
     let report = guard::run(&what, &log, |watch, undo| dump::dump(&what, watch, undo, &log, &mut translate))
         .with_context(|| format!("dumping process {}", options.tree))?;
