@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -129,6 +130,7 @@ fn worker(
 ) -> i32 {
     // A session of its own: no terminal's or shell's signal reaches the tracer.
     let _ = setsid();
+    rename(options.pid);
     let deadline = Instant::now().checked_add(options.timeout);
     let result = Watch::new(Some(alive), deadline).map_err(Error::from).and_then(|mut watch| work(&mut watch, undo));
     let (text, code) = match result {
@@ -143,6 +145,22 @@ fn worker(
     };
     let _ = fs::File::from(answer).write_all(text.as_bytes());
     code
+}
+
+/// Names this process `isam-worker PID`: who kills all processes by the command's name leaves the one that
+/// puts things back.
+fn rename(pid: i32) {
+    let _ = fs::write("/proc/self/comm", "isam-worker");
+    let Ok(text) = fs::read_to_string("/proc/self/stat") else { return };
+    // arg_start and arg_end: fields 48 and 49 of proc(5), counted behind the command.
+    let fields: Vec<u64> =
+        text.rsplit(')').next().unwrap_or("").split_whitespace().map(|w| w.parse().unwrap_or(0)).collect();
+    let (Some(&start), Some(&end)) = (fields.get(45), fields.get(46)) else { return };
+    let mut line = format!("isam-worker\0{pid}").into_bytes();
+    line.resize(end.saturating_sub(start).min(4096) as usize, 0);
+    if let Ok(memory) = fs::OpenOptions::new().write(true).open("/proc/self/mem") {
+        let _ = memory.write_at(&line, start);
+    }
 }
 
 /// Puts back what a dead worker had changed.

@@ -1,0 +1,100 @@
+// A process like one of a pair, without isamorph-cc: the real runtime, and polls written by hand. What is dumped here
+// never changes its ISA, so that its frames may be any compiler's. `./build OUTPUT` makes it; the first argument is what to do.
+typedef unsigned long u64;
+
+long __isam_syscall(long n, long a, long b, long c, long d, long e, long f);
+void __isam_safepoint(void);
+extern const char __isam_restore_rt[];
+#define S(n, ...) S_(n, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define S_(n, a, b, c, d, e, f, ...) \
+	__isam_syscall(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+enum { EPOLL_CREATE1 = 20, EPOLL_CTL = 21, EPOLL_PWAIT = 22, EVENTFD2 = 19, WRITE = 64, EXIT_GROUP = 94, CLOCK_GETTIME = 113,
+       CLOCK_NANOSLEEP = 115, KILL = 129, RT_SIGACTION = 134, RT_SIGPROCMASK = 135, SIGTIMEDWAIT = 137, GETPID = 172 };
+
+// What codegen emits for a poll: a nop that a dump turns into a jump to its cold block.
+static inline __attribute__((always_inline)) void poll(void)
+{
+	__asm__ goto(
+#ifdef __x86_64__
+		"1: .byte 0x0f, 0x1f, 0x44, 0, 0\n"
+#else
+		"1: nop\n"
+#endif
+		".pushsection .isamorph.polls, \"a\"\n .quad 1b, %l[taken]\n .popsection" : : : "memory" : taken);
+	return;
+taken:
+	__isam_safepoint();
+}
+
+static void put(const char *word, u64 v)
+{
+	char b[64];
+	int i = sizeof b, n = 0;
+	b[--i] = '\n';
+	do
+		b[--i] = (char)('0' + v % 10);
+	while (v /= 10);
+	b[--i] = ' ';
+	while (word[n])
+		n++;
+	while (n)
+		b[--i] = word[--n];
+	S(WRITE, 1, b + i, sizeof b - (u64)i);
+}
+
+static u64 now(void)
+{
+	u64 t[2];
+	S(CLOCK_GETTIME, 1, t);
+	return t[0] * 1000000000 + t[1];
+}
+
+static void __attribute__((noinline)) work(u64 n)
+{
+	for (u64 i = 0; i < n; i++) {
+		__asm__ volatile("" ::: "memory");
+		poll();
+	}
+}
+
+static volatile u64 signals;
+
+static void handler(int signal)
+{
+	(void)signal;
+	put("handler", ++signals);
+	u64 half[2] = {0, 500000000};
+	S(CLOCK_NANOSLEEP, 1, 0, half, 0);
+	work(1000000);
+	put("left", signals);
+}
+
+void __isam_entry(long *sp)
+{
+	const char *what = sp[0] > 1 ? (const char *)sp[2] : "loop";
+	struct { void (*handler)(int); u64 flags; const void *restorer; u64 mask; } action = {handler, 0x04000000, __isam_restore_rt, 0};
+	S(RT_SIGACTION, 10, &action, 0, 8);
+	u64 ep = (u64)S(EPOLL_CREATE1, 0), ev = (u64)S(EVENTFD2, 0, 0);
+	struct { u64 events, data; } event = {1, 7};
+	S(EPOLL_CTL, ep, 1, ev, &event);
+	u64 usr2 = 1ul << 11;
+	S(RT_SIGPROCMASK, 0, &usr2, 0, 8);
+	put("READY", (u64)S(GETPID));
+	for (u64 i = 0;; i++) {
+		u64 begun = now(), second[2] = {1, 0};
+		long r = 0, wanted = 0;
+		switch (*what) {
+		case 'l': work(20000000); break;
+		case 'h': for (;;) work(1u << 30);
+		case 's': r = S(CLOCK_NANOSLEEP, 1, 0, second, 0); break;
+		case 'e': r = S(EPOLL_PWAIT, ep, &event, 1, 1000, 0, 8); break;
+		case 't': r = S(SIGTIMEDWAIT, &usr2, 0, second, 8), wanted = -11; break;
+		}
+		u64 took = (now() - begun) / 1000000;
+		if (r != wanted)
+			put("FAIL: the call returned -", (u64)-r);
+		if (*what != 'l' && (took < 950 || took > 1200))
+			put("FAIL: milliseconds that a second took:", took);
+		put("n", i);
+	}
+}
