@@ -1,17 +1,76 @@
 //! `isamorph restore -D DIR`: images to a running process.
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
+
+use crate::restore;
 
 /// Options of `isamorph restore`.
 #[derive(Args, Debug)]
-pub struct Options {}
+pub struct Options {
+    /// Directory of the images
+    #[arg(short = 'D', long = "images-dir", value_name = "DIR")]
+    images_dir: PathBuf,
+    /// Let the process go on by itself and exit; without it, wait for it and exit as it does
+    #[arg(short = 'd', long)]
+    restore_detached: bool,
+    /// The process belongs to a shell's session: it joins this one, and gets this terminal
+    #[arg(short = 'j', long)]
+    shell_job: bool,
+    /// Write the process ID to FILE
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
+    /// Let descriptor N of this command stand for a resource, for example pipe:[INODE]
+    #[arg(long, value_name = "fd[N]:RESOURCE")]
+    inherit_fd: Vec<restore::Inherit>,
+    /// Write the log to FILE
+    #[arg(short = 'o', long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Log what is being done
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbosity: u8,
+}
 
 /// Runs `isamorph restore`.
 ///
 /// # Errors
 /// What was being done, to what, and what to do about it.
-pub fn run(_options: Options) -> Result<ExitCode> {
-    bail!("restore is not part of this build yet")
+pub fn run(options: Options) -> Result<ExitCode> {
+    let started = Instant::now();
+    let doing = || format!("restoring from {}", options.images_dir.display());
+    let result = restore::restore(&restore::Options {
+        tree: options.images_dir.clone(),
+        shell_job: options.shell_job,
+        pidfile: options.pidfile.clone(),
+        inherit: options.inherit_fd.clone(),
+    });
+    let line = match &result {
+        Ok(r) => format!(
+            "restored process {} in {:.3} s: {} bytes of memory, {} system calls",
+            r.pid,
+            started.elapsed().as_secs_f64(),
+            r.bytes,
+            r.calls
+        ),
+        Err(error) => format!("{}: {error}", doing()),
+    };
+    if let Some(path) = &options.log_file {
+        let opened = OpenOptions::new().create(true).truncate(true).write(true).open(path);
+        // The process is there already: a log that cannot be written is no reason to fail.
+        if let Err(error) = opened.and_then(|mut file| writeln!(file, "{line}")) {
+            eprintln!("isamorph: {}: {error}", path.display());
+        }
+    } else if options.verbosity > 0 && result.is_ok() {
+        eprintln!("{line}");
+    }
+    let restored = result.with_context(doing)?;
+    if options.restore_detached {
+        return Ok(ExitCode::SUCCESS);
+    }
+    restore::wait(restored.pid).with_context(|| format!("waiting for process {}", restored.pid))
 }
