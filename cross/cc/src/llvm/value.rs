@@ -3,7 +3,8 @@ use super::{Type, c_string, ffi, shim, text};
 use llvm_sys::core::*;
 use llvm_sys::prelude::*;
 use llvm_sys::{
-    LLVMAttributeIndex, LLVMLinkage, LLVMOpcode, LLVMTailCallKind, LLVMThreadLocalMode, LLVMUnnamedAddr, LLVMValueKind,
+    LLVMAtomicOrdering, LLVMAttributeIndex, LLVMLinkage, LLVMOpcode, LLVMTailCallKind, LLVMThreadLocalMode,
+    LLVMUnnamedAddr, LLVMValueKind,
 };
 
 /// A value of the IR.
@@ -177,6 +178,11 @@ impl Value {
         let mut length = 0;
         let pointer = ffi!(LLVMGetDebugLocFilename(self.0, &mut length));
         text(pointer, length as usize)
+    }
+
+    /// Whether a load or store is atomic.
+    pub fn is_atomic_access(self) -> bool {
+        ffi!(LLVMGetOrdering(self.0)) != LLVMAtomicOrdering::LLVMAtomicOrderingNotAtomic
     }
 
     /// Incoming pairs of a phi.

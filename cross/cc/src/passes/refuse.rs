@@ -100,16 +100,12 @@ fn objection(module: &Module, i: Value) -> Option<Objection> {
             "its layout is not known to the portable calling convention",
             "pass a pointer",
         )),
-        LLVMAtomicRMW | LLVMAtomicCmpXchg => wide_atomic(module, i.operand(i.operand_count() - 1)),
-        LLVMLoad if is_atomic(i) => wide_atomic(module, i),
-        LLVMStore if is_atomic(i) => wide_atomic(module, i.operand(0)),
+        LLVMAtomicRMW | LLVMAtomicCmpXchg => wide_atomic(module, i.operand(1)),
+        LLVMLoad if i.is_atomic_access() => wide_atomic(module, i),
+        LLVMStore if i.is_atomic_access() => wide_atomic(module, i.operand(0)),
         LLVMCall => call_objection(i),
         _ => None,
     }
-}
-
-fn is_atomic(i: Value) -> bool {
-    i.print().contains(" atomic ")
 }
 
 fn wide_atomic(module: &Module, operand: Value) -> Option<Objection> {
