@@ -475,6 +475,10 @@ fn register(insn: &mut Insn, word: u32) -> Option<()> {
             uses(insn, &[rn, rm]);
             writes(insn);
         }
+        // csel
+        (1, 0b0100) if bits(word, 30, 29) == 0 && bits(word, 11, 10) == 0 && rd.is_some() => {
+            insn.set(rd?, size, Expr::Either(operand(rn), operand(rm)));
+        }
         (1, 0b0100) | (1, 0b0110) if bits(word, 30, 30) == 0 || bits(word, 24, 21) == 0b0100 => {
             uses(insn, &[rn, rm]);
             writes(insn);

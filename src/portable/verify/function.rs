@@ -7,6 +7,7 @@ use super::liveness::{self, Accesses, Bytes, Live};
 use super::values::{Deaf, FrameAccess, Interpreter, Listener, ReadOnly, State, Value, defines};
 use super::violation::{Kind, Violation};
 use crate::portable::{Executable, Place, Residue, SiteEntry, bbmap, sites, stackmaps};
+use isamorph_arch::tls::TlsLayout;
 use isamorph_arch::{RemoteAddr, ReturnAddr};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -25,6 +26,8 @@ pub struct Context<'a> {
     pub polls: &'a HashMap<u64, u64>,
     /// Addresses of all functions.
     pub starts: &'a HashSet<u64>,
+    /// Thread-local storage.
+    pub tls: Option<TlsLayout>,
     /// Reads what never changes.
     pub read_only: &'a ReadOnly<'a>,
 }
@@ -49,6 +52,8 @@ pub struct FrameArgument {
     pub function: String,
     /// The call.
     pub addr: u64,
+    /// Its text.
+    pub text: String,
     /// What is called, if it is known.
     pub target: Option<u64>,
     /// Which registers.
@@ -157,7 +162,15 @@ impl Function<'_, '_> {
         if let Some(range) = &range {
             for (insn, access) in &log.accesses {
                 let inside = access.offset < range.end && range.start < access.offset + i64::from(access.len);
-                if access.write && inside && matches!(access.value, Value::Cfa(_) | Value::Tainted | Value::Tp(_)) {
+                // The address of a thread-local variable is the same on both ISAs, the thread pointer is not.
+                let portable = match access.value {
+                    Value::Tp(offset) => self.context.tls.is_some_and(|tls| {
+                        let start = tls.thread_pointer_offset(self.context.abi.isa).unwrap_or(i64::MAX);
+                        u64::try_from(offset.saturating_add(start)).is_ok_and(|at| at < tls.memsz)
+                    }),
+                    value => !value.is_frame(),
+                };
+                if access.write && inside && !portable {
                     let why = "stores a frame address or the thread pointer in a slot";
                     problems.push(Kind::FrameEscape { addr: self.code.insns[*insn].addr, text: self.text(*insn), why });
                 }
@@ -282,14 +295,15 @@ impl Function<'_, '_> {
                 let mut regs = RegSet::default();
                 for n in 0..32 {
                     let reg = Reg::gpr(n);
-                    let frame = matches!(state.reg(reg), Value::Cfa(_) | Value::Tainted);
+                    let frame = state.reg(reg).is_frame();
                     if frame && abi.arguments.extent(reg) > 0 {
                         regs.add(reg);
                     }
                 }
                 if regs != RegSet::default() {
-                    let function = self.name.clone();
-                    self.outcome.frame_arguments.push(FrameArgument { function, addr: insn.addr, target, regs });
+                    let (function, text) = (self.name.clone(), text(n));
+                    let argument = FrameArgument { function, addr: insn.addr, text, target, regs };
+                    self.outcome.frame_arguments.push(argument);
                 }
             }
             interpreter.step(n, state, log);

@@ -253,6 +253,8 @@ pub enum Expr {
         /// Their new value.
         bits: u64,
     },
+    /// One of two operands.
+    Either(Operand, Operand),
     /// The thread pointer.
     ThreadPointer,
 }
@@ -383,7 +385,7 @@ impl Insn {
                     self.data.add(reg);
                 }
             }
-            Expr::Binary(_, a, b) => {
+            Expr::Binary(_, a, b) | Expr::Either(a, b) => {
                 self.uses_operand(a, bytes);
                 self.uses_operand(b, bytes);
             }

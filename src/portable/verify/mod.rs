@@ -231,6 +231,7 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
         frames: &frames,
         polls: &polls,
         starts: &starts,
+        tls: executable.tls.map(|tls| tls.layout),
         read_only: &constant,
     };
     let mut live_in: HashMap<u64, Parts> = HashMap::new();
@@ -268,7 +269,7 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
         }
     }
     check_polls(executable, &mut refuse);
-    check_frame_arguments(&abi, &context, &frame_arguments, &live_in, &mut refuse);
+    check_frame_arguments(&abi, &frame_arguments, &live_in, &mut refuse);
     let ranges: Vec<Range<u64>> =
         functions.iter().map(|f| f.addr..f.addr + u64::from(f.blocks.last().map_or(0, |b| b.end))).collect();
     check_cover(&context, &ranges, &mut refuse)?;
@@ -306,7 +307,6 @@ fn check_polls(executable: &Executable, refuse: &mut dyn FnMut(Kind)) {
 /// No callee may be given a frame address: it could keep it.
 fn check_frame_arguments(
     abi: &Abi,
-    context: &Context<'_>,
     calls: &[FrameArgument],
     live_in: &HashMap<u64, Parts>,
     refuse: &mut dyn FnMut(Kind),
@@ -315,8 +315,7 @@ fn check_frame_arguments(
         // What a callee reads is known; stubs, leaves and pointers may read every argument register.
         let parts = call.target.and_then(|target| live_in.get(&target)).copied().unwrap_or(abi.arguments);
         if let Some(reg) = call.regs.iter().find(|reg| parts.extent(*reg) > 0) {
-            let text = context.executable.read(RemoteAddr(call.addr), abi.insn_align().max(5)).unwrap_or_default();
-            let text = format!("{} ({} in {})", context.decoder.text(text, call.addr), abi.name(reg), call.function);
+            let text = format!("{} ({} in {})", call.text, abi.name(reg), call.function);
             refuse(Kind::FrameEscape { addr: call.addr, text, why: "passes a frame address to a function" });
         }
     }
@@ -376,7 +375,9 @@ fn check_leaves(context: &Context<'_>, decoder: &dyn Decoder, refuse: &mut dyn F
             }
             match decoder.flow(&bytes[at..], addr) {
                 Ok((len, flow)) => {
-                    if let Some(why) = function::leaf_breaks(flow, allowed) {
+                    // The compiler's runtime library has jump tables; it is given no function pointers.
+                    let table = flow == insn::Flow::IndirectJump && manifest.native.contains(&addr);
+                    if let Some(why) = function::leaf_breaks(flow, allowed).filter(|_| !table) {
                         refuse(Kind::Leaf { addr, text: decoder.text(&bytes[at..], addr), why });
                     }
                     at += usize::from(len.max(1));

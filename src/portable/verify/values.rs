@@ -18,6 +18,9 @@ pub enum Value {
     },
     /// The CFA plus this.
     Cfa(i64),
+    /// The CFA plus one of these, in ascending order: LLVM makes one load through a chosen address of a
+    /// choice between two loads.
+    CfaOneOf(i64, i64),
     /// The thread pointer plus this.
     Tp(i64),
     /// What this register held when the function was entered.
@@ -36,8 +39,9 @@ impl Value {
         Self::Const { value: truncate(value, known), known }
     }
 
-    fn is_frame(self) -> bool {
-        matches!(self, Self::Cfa(_) | Self::Tainted)
+    /// Whether it is, or comes from, an address in the frame.
+    pub fn is_frame(self) -> bool {
+        matches!(self, Self::Cfa(_) | Self::CfaOneOf(..) | Self::Tainted)
     }
 
     /// The least that covers both.
@@ -47,6 +51,10 @@ impl Value {
             (Self::Const { value: a, known: m }, Self::Const { value: b, known: n }) => {
                 let agreed = [8, 4, 2, 1].into_iter().find(|k| *k <= m.min(n) && truncate(a ^ b, *k) == 0);
                 agreed.map_or(Self::Unknown, |known| Self::partial(a, known))
+            }
+            (Self::Cfa(a), Self::Cfa(b)) => Self::CfaOneOf(a.min(b), a.max(b)),
+            (Self::CfaOneOf(a, b), Self::Cfa(c)) | (Self::Cfa(c), Self::CfaOneOf(a, b)) if c == a || c == b => {
+                Self::CfaOneOf(a, b)
             }
             (a, b) if a.is_frame() || b.is_frame() => Self::Tainted,
             _ => Self::Unknown,
@@ -76,6 +84,7 @@ impl fmt::Display for Value {
             Self::Const { value, known: 8 } => write!(f, "the constant {value:#x}"),
             Self::Const { value, known } => write!(f, "the constant {value:#x}, of which {known} bytes are known"),
             Self::Cfa(offset) => write!(f, "the frame address CFA{offset:+}"),
+            Self::CfaOneOf(a, b) => write!(f, "one of the frame addresses CFA{a:+} and CFA{b:+}"),
             Self::Tp(offset) => write!(f, "the thread pointer{offset:+}"),
             Self::Caller(reg) => write!(f, "the caller's value of register unit {}", reg.0),
             Self::Tainted => f.write_str("something computed from a frame address"),
@@ -165,18 +174,15 @@ impl State {
         let end = offset + i64::from(size);
         self.cells.retain(|cell| cell.offset + i64::from(cell.size) <= offset || end <= cell.offset);
         // Only the stored bytes of a constant are known; a narrower part of an address is nobody's.
-        let value = match value {
-            Value::Const { value, known } if known >= size => Value::partial(value, size),
-            Value::Const { .. } => Value::Unknown,
-            Value::Cfa(_) | Value::Tp(_) | Value::Caller(_) if size < 8 => {
-                if value.is_frame() {
-                    Value::Tainted
-                } else {
-                    Value::Unknown
+        let value =
+            match value {
+                Value::Const { value, known } if known >= size => Value::partial(value, size),
+                Value::Const { .. } => Value::Unknown,
+                Value::Cfa(_) | Value::CfaOneOf(..) | Value::Tp(_) | Value::Caller(_) if size < 8 => {
+                    if value.is_frame() { Value::Tainted } else { Value::Unknown }
                 }
-            }
-            value => value,
-        };
+                value => value,
+            };
         if value != Value::Unknown {
             let at = self.cells.partition_point(|cell| cell.offset < offset);
             self.cells.insert(at, Cell { offset, size, value });
@@ -328,7 +334,9 @@ impl Interpreter<'_> {
                             listener.access(index, FrameAccess { offset, len: size, write: true, value });
                             stores[n] = Some((offset, size, value));
                         }
-                        Value::Tainted => listener.escape(index, "a write through a computed frame address"),
+                        Value::Tainted | Value::CfaOneOf(..) => {
+                            listener.escape(index, "a write through a computed frame address");
+                        }
                         _ if value.is_frame() => listener.escape(index, "stores a frame address outside the frame"),
                         _ if src.is_none() && tainted => {
                             listener.escape(index, "stores something computed from a frame address");
@@ -375,7 +383,13 @@ impl Interpreter<'_> {
                 listener.access(index, FrameAccess { offset, len: size, write: false, value: Value::Unknown });
                 state.cell(offset, size)
             }
-            Value::Tainted => {
+            Value::CfaOneOf(a, b) if size != UNBOUNDED => {
+                for offset in [a, b] {
+                    listener.access(index, FrameAccess { offset, len: size, write: false, value: Value::Unknown });
+                }
+                state.cell(a, size).join(state.cell(b, size))
+            }
+            Value::Tainted | Value::CfaOneOf(..) => {
                 listener.escape(index, "a read through a computed frame address");
                 Value::Tainted
             }
@@ -438,6 +452,7 @@ fn evaluate(state: &State, expr: &Expr, bytes: u8) -> Value {
             value if value.is_frame() => Value::Tainted,
             _ => Value::Unknown,
         },
+        Expr::Either(a, b) => operand(state, a).join(operand(state, b)),
         Expr::ThreadPointer => Value::Tp(0),
     };
     narrow(value, bytes)
@@ -492,6 +507,10 @@ fn binary(op: Op, a: Value, b: Value) -> Value {
         }
         (Op::Sub, Value::Cfa(offset), Value::Const { value, known: 8 }) => {
             Value::Cfa(offset.wrapping_sub_unsigned(value))
+        }
+        (Op::Add, Value::CfaOneOf(a, b), Value::Const { value, known: 8 })
+        | (Op::Add, Value::Const { value, known: 8 }, Value::CfaOneOf(a, b)) => {
+            Value::CfaOneOf(a.wrapping_add_unsigned(value), b.wrapping_add_unsigned(value))
         }
         (Op::Sub, Value::Cfa(a), Value::Cfa(b)) => Value::exact(a.wrapping_sub(b).cast_unsigned()),
         (Op::Add, Value::Tp(offset), Value::Const { value, known: 8 })

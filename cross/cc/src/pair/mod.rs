@@ -170,7 +170,9 @@ pub fn pair(x86_64: &[u8], aarch64: &[u8], origin: Origin) -> Result<Paired, Pai
         }
     }
     for &(i, j) in &pairs {
-        let size = x.sections[i].size.max(a.sections[j].size);
+        // A64 code has whole words: else its fill would end within an instruction.
+        let word = if x.sections[i].is_code() { 4 } else { 1 };
+        let size = x.sections[i].size.max(a.sections[j].size).next_multiple_of(word);
         let align = x.sections[i].align.max(a.sections[j].align).max(1);
         grow(&mut x.sections[i], Isa::X86_64, size, align);
         grow(&mut a.sections[j], Isa::Aarch64, size, align);
