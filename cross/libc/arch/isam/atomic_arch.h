@@ -58,8 +58,8 @@ static inline void a_barrier()
 #define a_store a_store
 static inline void a_store(volatile int *p, int v)
 {
-	a_barrier();
-	__atomic_store_n(p, v, __ATOMIC_SEQ_CST);
+	// What comes before stays before, and the barrier keeps later loads after (of a count of waiters, say).
+	__atomic_store_n(p, v, __ATOMIC_RELEASE);
 	a_barrier();
 }
 
