@@ -1,7 +1,8 @@
 //! A dump never harms: killed at each step of its protocol, or at random moments, it leaves the process as it was.
 //!
 //! The process is `portable.c`: the real runtime with polls written by hand (parked), or the same frozen
-//! wherever it is (`--no-park`). Needs root and clang; `ISAMORPH_TEST_SEED` replays the random moments.
+//! wherever it is (`--no-park`). Needs root, and clang unless `ISAMORPH_TEST_PROGRAM` is what
+//! `tests/dump/build` made; `ISAMORPH_TEST_SEED` replays the random moments.
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -44,6 +45,9 @@ fn program() -> &'static Path {
     static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = PROGRAM.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
+        if let Some(path) = std::env::var_os("ISAMORPH_TEST_PROGRAM") {
+            return (dir, path.into());
+        }
         let path = dir.path().join("portable");
         let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dump/build");
         let status = Command::new(build).arg(std::env::consts::ARCH).arg(&path).status().unwrap();

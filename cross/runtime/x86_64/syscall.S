@@ -174,6 +174,10 @@ __isam_cp_cancel:
 
 	.section .text.isam.stub.restore_rt,"ax",@progbits
 	.p2align 6
+	// One system call, then rt_sigreturn: a tracer sends a thread here for a call of its own, and should it die
+	// meanwhile, the thread comes back by itself (docs/architecture.md, 4.4).
+	.fill 62, 1, 0xcc
+	syscall
 	.globl __isam_restore_rt
 	.type __isam_restore_rt,@function
 __isam_restore_rt:
