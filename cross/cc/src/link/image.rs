@@ -134,18 +134,14 @@ impl Image {
         Ok(())
     }
 
-    /// BLAKE3 of the file with both IDs and the content of the sites segment zeroed.
+    /// The executable's ID, as whoever opens the pair computes it.
     ///
     /// # Errors
-    /// If there is no manifest.
+    /// If the file is damaged.
     pub fn identity(&self) -> Result<[u8; 32], LinkError> {
-        let mut zeroed = self.bytes.clone();
-        let manifest = self.section(MANIFEST)?.ok_or(LinkError::NoManifest)?;
-        zeroed[manifest.offset + MANIFEST_OWN_ID..manifest.offset + MANIFEST_END].fill(0);
-        if let Some(sites) = self.section(SITES)? {
-            zeroed[sites.offset..sites.offset + sites.size].fill(0);
-        }
-        Ok(*blake3::hash(&zeroed).as_bytes())
+        let broken = |error: isamorph::portable::Error| LinkError::Linker { isa: self.isa, message: error.to_string() };
+        let executable = isamorph::portable::Executable::parse(self.bytes.clone()).map_err(broken)?;
+        isamorph::portable::pair::id(&executable).map_err(broken)
     }
 
     /// Writes both IDs to the manifest.
