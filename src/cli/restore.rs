@@ -31,9 +31,8 @@ pub struct Options {
     /// Write the log to FILE
     #[arg(short = 'o', long, value_name = "FILE")]
     log_file: Option<PathBuf>,
-    /// Log what is being done
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    verbosity: u8,
+    #[command(flatten)]
+    verbosity: super::dump::Verbosity,
 }
 
 /// Runs `isamorph restore`.
@@ -65,7 +64,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
         if let Err(error) = opened.and_then(|mut file| writeln!(file, "{line}")) {
             eprintln!("isamorph: {}: {error}", path.display());
         }
-    } else if options.verbosity > 0 && result.is_ok() {
+    } else if options.verbosity.level() > 2 && result.is_ok() {
         eprintln!("{line}");
     }
     let restored = result.with_context(doing)?;
