@@ -5,7 +5,7 @@
 //!                 (crate::passes)                └─▶ aarch64 object
 //! ```
 use crate::llvm::value::Value;
-use crate::llvm::{Context, Machine, Module, Target};
+use crate::llvm::{Context, Machine, Module, Target, Type};
 use crate::passes::{self, FinishError, Refusal, polls};
 use isamorph_arch::Isa;
 use llvm_sys::LLVMOpcode::{LLVMCall, LLVMCallBr};
@@ -166,6 +166,12 @@ fn retarget(module: &Module, isa: Isa) {
     let builder = module.builder();
     for function in module.functions() {
         for i in function.instructions() {
+            if let Some(fence) = target.fence.filter(|_| i.is_full_fence()) {
+                let ty = Type::function(module.void_type(), &[], false);
+                builder.before(i).call(ty, module.declare(fence, ty), &[]);
+                i.erase();
+                continue;
+            }
             if !(i.is(LLVMCallBr) || i.is(LLVMCall)) || !i.calls_asm() {
                 continue;
             }

@@ -15,6 +15,8 @@ pub struct Target {
     pub layout: &'static str,
     /// A nop that is patched to a jump: 5 bytes on x86_64, one instruction on aarch64.
     pub nop: &'static str,
+    /// Intrinsic for a full memory fence, where the code generator's own way touches the stack below the frame.
+    pub fence: Option<&'static str>,
     /// Constraint letter of a floating-point register in inline assembly.
     pub float_register: &'static str,
 }
@@ -27,12 +29,14 @@ impl Target {
                 triple: "x86_64-unknown-linux-musl",
                 layout: "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128",
                 nop: ".byte 0x0f, 0x1f, 0x44, 0x00, 0x00",
+                fence: Some("llvm.x86.sse2.mfence"),
                 float_register: "x",
             },
             Isa::Aarch64 => Target {
                 triple: "aarch64-unknown-linux-musl",
                 layout: "e-m:e-p270:32:32-p271:32:32-p272:64:64-i8:8:32-i16:16:32-i64:64-i128:128-n32:64-S128-Fn32",
                 nop: "nop",
+                fence: None,
                 float_register: "w",
             },
         }

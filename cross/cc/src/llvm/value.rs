@@ -185,6 +185,18 @@ impl Value {
         ffi!(LLVMGetOrdering(self.0)) != LLVMAtomicOrdering::LLVMAtomicOrderingNotAtomic
     }
 
+    /// Whether this is a fence that other processors see in one order.
+    pub fn is_full_fence(self) -> bool {
+        self.is(LLVMOpcode::LLVMFence)
+            && ffi!(LLVMIsAtomicSingleThread(self.0)) == 0
+            && ffi!(LLVMGetOrdering(self.0)) == LLVMAtomicOrdering::LLVMAtomicOrderingSequentiallyConsistent
+    }
+
+    /// Makes a load or store one that no code generator merges with another.
+    pub fn make_volatile(self) {
+        ffi!(LLVMSetVolatile(self.0, 1));
+    }
+
     /// Incoming pairs of a phi.
     pub fn incoming(self) -> Vec<(Value, Block)> {
         (0..ffi!(LLVMCountIncoming(self.0)))

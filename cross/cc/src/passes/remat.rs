@@ -37,7 +37,14 @@ pub fn constant_geps(module: &Module, function: Value) {
     for block in shape.instructions.iter().rev() {
         for &gep in block.iter().rev() {
             let Some((mut base, mut offset)) = gep.constant_gep() else { continue };
-            if !base.is_local() || shape.life(gep, &shape.uses(gep), &mut scratch).crossed.is_empty() {
+            if !base.is_local() {
+                // The address of a part of an object, thread-local ones included, is a constant.
+                let address = b.before(gep).const_offset(base, offset);
+                gep.replace_with(address);
+                gep.erase();
+                continue;
+            }
+            if shape.life(gep, &shape.uses(gep), &mut scratch).crossed.is_empty() {
                 continue;
             }
             while let Some((inner, more)) = base.constant_gep() {

@@ -14,7 +14,7 @@
 use super::liveness::{BEFORE, END, Life, Position, Scratch, Shape, Site, UsePlace};
 use super::{FinishError, is_site, remat, tidy};
 use crate::llvm::{Block, Builder, Module, Type, Value};
-use llvm_sys::LLVMOpcode::{LLVMAlloca, LLVMPHI};
+use llvm_sys::LLVMOpcode::{LLVMAlloca, LLVMLoad, LLVMPHI, LLVMSelect};
 use llvm_sys::LLVMTypeKind::{LLVMMetadataTypeKind, LLVMTokenTypeKind};
 use std::collections::HashMap;
 
@@ -257,7 +257,19 @@ fn rewrite(
     }
     function.promote(&variables.into_iter().flatten().collect::<Vec<_>>());
     tidy::define_phis(function);
+    keep_loads_apart(function);
     Ok(())
+}
+
+/// A `select` between two reloads would become one load through a `select` of frame addresses, which nobody could follow
+/// in the machine code.
+fn keep_loads_apart(function: Value) {
+    for select in function.instructions().into_iter().filter(|i| i.is(LLVMSelect)) {
+        let (one, other) = (select.operand(1), select.operand(2));
+        if one.is(LLVMLoad) && other.is(LLVMLoad) && !one.is_atomic_access() {
+            one.make_volatile();
+        }
+    }
 }
 
 /// The first instruction that may use a value.
