@@ -107,11 +107,10 @@ pub fn member_path(output: &Path, isa: Isa) -> PathBuf {
 pub fn link(resolution: &Resolution, plan: &Plan<'_>) -> Result<(), LinkError> {
     variadics::check(&resolution.objects)?;
     let dir = tempfile::tempdir().map_err(|source| io(&std::env::temp_dir(), source))?;
-    let script = dir.path().join("pair.ld");
-    write(&script, script::script(plan.entry, &Measures::of(resolution)).as_bytes())?;
+    let measures = Measures::of(resolution);
     let [mut x, mut a] = [
-        run_lld(resolution, plan, Isa::X86_64, dir.path(), &script)?,
-        run_lld(resolution, plan, Isa::Aarch64, dir.path(), &script)?,
+        run_lld(resolution, plan, Isa::X86_64, dir.path(), &measures)?,
+        run_lld(resolution, plan, Isa::Aarch64, dir.path(), &measures)?,
     ];
     compare_loads(&x, &a)?;
     let manifests = [x.has_manifest()?, a.has_manifest()?];
@@ -157,7 +156,13 @@ fn prove(x: &Image, a: &Image, plan: &Plan<'_>) -> Result<[Vec<u8>; 2], LinkErro
     Ok([proof.x86_64.to_bytes(), proof.aarch64.to_bytes()])
 }
 
-fn run_lld(resolution: &Resolution, plan: &Plan<'_>, isa: Isa, dir: &Path, script: &Path) -> Result<Image, LinkError> {
+fn run_lld(
+    resolution: &Resolution,
+    plan: &Plan<'_>,
+    isa: Isa,
+    dir: &Path,
+    measures: &Measures,
+) -> Result<Image, LinkError> {
     let (emulation, slot) = match isa {
         Isa::X86_64 => ("elf_x86_64", 0),
         Isa::Aarch64 => ("aarch64linux", 1),
@@ -165,6 +170,8 @@ fn run_lld(resolution: &Resolution, plan: &Plan<'_>, isa: Isa, dir: &Path, scrip
     let dir = dir.join(isa.name());
     std::fs::create_dir(&dir).map_err(|source| io(&dir, source))?;
     let output = dir.join("out");
+    let script = dir.join("pair.ld");
+    write(&script, script::script(plan.entry, measures, isa).as_bytes())?;
     let mut list = String::new();
     let mut add = |ordinal: usize, name: &str, bytes: &[u8]| {
         // The name shows in the linker's messages and in its map.

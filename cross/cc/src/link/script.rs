@@ -132,17 +132,22 @@ fn weak_symbols(object: &Relocatable) -> impl Iterator<Item = String> + '_ {
     object.symbols.iter().filter(|s| s.is_weak()).map(|s| s.name.clone())
 }
 
-/// The script, the same for both ISAs.
+/// The script; between the ISAs it differs only in what fills gaps in code: traps on x86_64, `nop`s on aarch64.
 #[must_use]
-pub fn script(entry: &str, measures: &Measures) -> String {
+pub fn script(entry: &str, measures: &Measures, isa: Isa) -> String {
+    let fill = match isa {
+        Isa::X86_64 => "0xcccccccc",
+        Isa::Aarch64 => "0x1f2003d5",
+    };
     let Measures { native, tables, tls_align, named } = measures;
     let h = PAIRED_PREFIX;
     // A section with the name of a C identifier also gets `__start_NAME` and `__stop_NAME` from the linker.
     let own = |code: bool, writable: bool, segment: &str| {
+        let gaps = if code { format!(" ={fill}") } else { String::new() };
         let mut text = String::new();
         for (name, c, w) in named {
             if (*c, *w) == (code, writable) {
-                let _ = writeln!(text, "  \"{name}\" : {{ KEEP(*(\"{h}{name}\")) }} :{segment}");
+                let _ = writeln!(text, "  \"{name}\" : {{ KEEP(*(\"{h}{name}\")) }} :{segment}{gaps}");
             }
         }
         text
@@ -180,7 +185,7 @@ SECTIONS {{
     __isam_leaf_end = .;
     . = ALIGN(64);
     *({h}.text {h}.text.*)
-  }} :text
+  }} :text ={fill}
 {own_text}
   __isam_text_end = .; PROVIDE(etext = .); PROVIDE(_etext = .);
   . = ALIGN({SEGMENT_ALIGN:#x});
@@ -189,7 +194,7 @@ SECTIONS {{
     *(.text .text.*)
     __isam_native_end = .;
     . = __isam_native_start + {native:#x};
-  }} :native
+  }} :native ={fill}
   . = ALIGN({SEGMENT_ALIGN:#x});
   .isamorph.manifest : ALIGN(64) {{ __isam_tables_start = .; KEEP(*(.isamorph.manifest)) }} :tables
   .isamorph.polls : ALIGN(16) {{ __isam_polls_start = .; KEEP(*(.isamorph.polls)) __isam_polls_end = .; }} :tables

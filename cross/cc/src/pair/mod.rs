@@ -170,10 +170,13 @@ pub fn pair(x86_64: &[u8], aarch64: &[u8], origin: Origin) -> Result<Paired, Pai
         }
     }
     for &(i, j) in &pairs {
-        // A64 code has whole words: else its fill would end within an instruction.
-        let word = if x.sections[i].is_code() { 4 } else { 1 };
-        let size = x.sections[i].size.max(a.sections[j].size).next_multiple_of(word);
         let align = x.sections[i].align.max(a.sections[j].align).max(1);
+        let mut size = x.sections[i].size.max(a.sections[j].size);
+        if x.sections[i].is_code() {
+            // No gap for the linker to fill: all padding between functions is the one that is known here. And A64
+            // code has whole words: else its fill would end within an instruction.
+            size = size.next_multiple_of(align.clamp(4, 4096));
+        }
         grow(&mut x.sections[i], Isa::X86_64, size, align);
         grow(&mut a.sections[j], Isa::Aarch64, size, align);
         let base = &x.sections[i].name;
