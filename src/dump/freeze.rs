@@ -87,6 +87,7 @@ fn settle(
     // A signal that is waiting interrupts the call all by itself, here and after a restore.
     let status = Status::read(pid)?;
     let mut resumable = host::fresh_call(&registers, before);
+    registers = host::continued_call(&registers, before);
     if host::interrupted(&registers, before) == Interrupted::Eintr {
         if status.deliverable() == 0 {
             parking.log.info("EINTR was our doing: the call is made again");

@@ -116,6 +116,34 @@ pub fn interrupted_at(registers: &RegisterFile) -> RemoteAddr {
     }
 }
 
+/// Registers that go on with an interrupted call here, with what is left of its time. The kernel would do
+/// that by itself (`restart_syscall`), but it forgets on the way to an errand and back.
+#[must_use]
+pub fn continued_call(registers: &RegisterFile, before: Option<&BlockedCall>) -> RegisterFile {
+    let mut on = *registers;
+    if interrupted(registers, before) == Interrupted::Restarts
+        && let (RegisterFile::Aarch64(regs), Some(before)) = (&mut on, before)
+        && has_restart_block(before)
+    {
+        regs.x[8] = RESTART_SYSCALL;
+    }
+    on
+}
+
+/// Calls that are interrupted with `-ERESTART_RESTARTBLOCK` (Linux's `kernel/time/hrtimer.c`, `kernel/futex/waitwake.c`).
+fn has_restart_block(call: &BlockedCall) -> bool {
+    const TIMER_ABSTIME: u64 = 1;
+    const FUTEX_COMMANDS: u64 = 0x7f;
+    match i64::try_from(call.number) {
+        Ok(libc::SYS_nanosleep) => true,
+        Ok(libc::SYS_clock_nanosleep) => call.args[1] & TIMER_ABSTIME == 0,
+        // FUTEX_WAIT, FUTEX_WAIT_BITSET.
+        Ok(libc::SYS_futex) => matches!(call.args[1] & FUTEX_COMMANDS, 0 | 9) && call.args[3] != 0,
+        Ok(libc::SYS_restart_syscall) => true,
+        _ => false,
+    }
+}
+
 /// Registers that make an interrupted call again from the start; the same if there is none.
 #[must_use]
 pub fn fresh_call(registers: &RegisterFile, before: Option<&BlockedCall>) -> RegisterFile {

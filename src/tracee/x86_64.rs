@@ -114,6 +114,13 @@ pub fn interrupted_at(registers: &RegisterFile) -> RemoteAddr {
     RemoteAddr(registers.pc().0.wrapping_sub(SYSCALL_LEN))
 }
 
+/// Registers that go on with an interrupted call here, with what is left of its time: the kernel sees to
+/// that whenever it finds the code of a restart in `rax`.
+#[must_use]
+pub fn continued_call(registers: &RegisterFile, _before: Option<&BlockedCall>) -> RegisterFile {
+    *registers
+}
+
 /// Registers that make an interrupted call again from the start; the same if there is none.
 #[must_use]
 pub fn fresh_call(registers: &RegisterFile, before: Option<&BlockedCall>) -> RegisterFile {

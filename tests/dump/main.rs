@@ -94,7 +94,7 @@ impl Process {
     fn wait_for(&self, seen: impl Fn(&str) -> bool) {
         let start = Instant::now();
         while !seen(&self.out()) {
-            assert!(start.elapsed() < Duration::from_secs(20), "only saw {:?}", self.out());
+            assert!(start.elapsed() < Duration::from_secs(40), "only saw {:?}", self.out());
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -319,7 +319,9 @@ fn blocked_calls_return_what_they_would_have() {
     }
     for what in ["sleep", "epoll", "timedwait"] {
         let process = Process::start(what);
-        for _ in 0..4 {
+        // Early and late in the three seconds, so that what is left differs.
+        for delay in [200, 1500, 2600] {
+            std::thread::sleep(Duration::from_millis(delay));
             process.dumps_well(&[]);
         }
         assert!(!process.out().contains("FAIL"), "{what}: {}", process.out());
@@ -334,7 +336,7 @@ fn a_handler_is_let_out_first() {
     let process = Process::start("hot");
     kill(Pid::from_raw(process.pid()), Signal::SIGUSR1).unwrap();
     process.wait_for(|text| text.contains("handler 1"));
-    let output = process.dump(&["--timeout", "1"]).output().unwrap();
+    let output = process.dump(&[]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(process.out().contains("left 1"));
 }
