@@ -94,6 +94,8 @@ define i64 @escape(i64 %a) #0 {
 define void @escape_by_store() #0 {
   %slots = alloca { i64, i64 }, align 16
   store ptr %slots, ptr @global
+  %r = call i64 @callee(i64 2)
+  call void (i64, i32, ...) @llvm.experimental.stackmap(i64 8, i32 0, ptr %slots, i64 16)
   ret void
 }
 

@@ -95,7 +95,9 @@ impl Aarch64 {
         // capstone 5 calls the first operand of these written: it is the destination of `subs`, `adds`
         // and `ands`, whose aliases they are, and there it is the zero register.
         let compares = matches!(raw.mnemonic(), Some("cmp" | "cmn" | "tst" | "ccmp" | "ccmn"));
-        for id in detail.regs_write().iter().filter(|_| !compares) {
+        // So it does with the registers that `st1` to `st4` store.
+        let stores = raw.mnemonic().is_some_and(|m| matches!(m, "st1" | "st2" | "st3" | "st4"));
+        for id in detail.regs_write().iter().filter(|_| !compares && !stores) {
             let set = self.names.get(usize::from(id.0)).copied().unwrap_or_default();
             if set.0 & !insn.clobbers.0 != 0 && !matches!(insn.flow, Flow::Call(_)) {
                 return Err("capstone names a written register that the model does not");
@@ -477,7 +479,13 @@ fn register(insn: &mut Insn, word: u32) -> Option<()> {
         }
         // csel
         (1, 0b0100) if bits(word, 30, 29) == 0 && bits(word, 11, 10) == 0 && rd.is_some() => {
+            insn.pure = true;
             insn.set(rd?, size, Expr::Either(operand(rn), operand(rm)));
+        }
+        // cset: csinc rd, xzr, xzr
+        (1, 0b0100) if bits(word, 30, 29) == 0 && bits(word, 11, 10) == 1 && rn.or(rm).is_none() && rd.is_some() => {
+            insn.pure = true;
+            insn.set(rd?, size, Expr::Either(Operand::Imm(0), Operand::Imm(1)));
         }
         (1, 0b0100) | (1, 0b0110) if bits(word, 30, 30) == 0 || bits(word, 24, 21) == 0b0100 => {
             uses(insn, &[rn, rm]);

@@ -32,6 +32,8 @@ pub struct Block {
     pub end: u64,
     /// Its instructions.
     pub insns: Range<usize>,
+    /// Index in the block map of the block that it is, or is a part of.
+    pub described: usize,
 }
 
 impl Code {
@@ -57,7 +59,7 @@ impl Code {
             return Err(Kind::BlockMap { addr: function.addr, why: "the first block is not the entry" });
         }
         let mut behind = 0;
-        for block in &function.blocks {
+        for (described, block) in function.blocks.iter().enumerate() {
             for insn in decode(decoder, bytes, function.addr, behind..block.start)? {
                 if !is_nop(&insn) {
                     return Err(Kind::BlockMap { addr: insn.addr, why: "code between two blocks" });
@@ -69,14 +71,25 @@ impl Code {
                     insn.flow = Flow::Branch(*target);
                 }
             }
-            let first = code.insns.len();
-            code.insns.append(&mut insns);
-            let (start, end) = (function.addr + u64::from(block.start), function.addr + u64::from(block.end));
-            code.blocks.push(Block { start, end, insns: first..code.insns.len() });
+            let (mut start, end) = (function.addr + u64::from(block.start), function.addr + u64::from(block.end));
+            // LLVM puts a phi's copies for the way past a poll behind it: a poll ends a block of ours.
+            while let Some(poll) = insns.iter().position(|insn| polls.contains_key(&insn.addr)) {
+                let rest = insns.split_off(poll + 1);
+                let next = insns[poll].end();
+                code.push(described, start..next, std::mem::replace(&mut insns, rest));
+                start = next;
+            }
+            code.push(described, start..end, insns);
             behind = block.end;
         }
         code.connect(decoder, function, bytes)?;
         Ok(code)
+    }
+
+    fn push(&mut self, described: usize, addrs: Range<u64>, mut insns: Vec<Insn>) {
+        let first = self.insns.len();
+        self.insns.append(&mut insns);
+        self.blocks.push(Block { start: addrs.start, end: addrs.end, insns: first..self.insns.len(), described });
     }
 
     /// The bytes from an instruction on, for its text.
@@ -102,7 +115,10 @@ impl Code {
     }
 
     fn connect(&mut self, decoder: &dyn Decoder, function: &bbmap::Function, bytes: &[u8]) -> Result<(), Kind> {
-        let by_id: HashMap<u32, usize> = function.blocks.iter().enumerate().map(|(n, block)| (block.id, n)).collect();
+        // To the first part of a block.
+        let first = |described| self.blocks.partition_point(|block| block.described < described);
+        let by_id: HashMap<u32, usize> =
+            function.blocks.iter().enumerate().map(|(n, block)| (block.id, first(n))).collect();
         if by_id.len() != function.blocks.len() {
             return Err(Kind::BlockMap { addr: function.addr, why: "two blocks have one ID" });
         }
@@ -112,8 +128,9 @@ impl Code {
             self.graph.add_node(());
             by_start.entry(block.start).or_default().push(n);
         }
-        for (n, described) in function.blocks.iter().enumerate() {
+        for n in 0..self.blocks.len() {
             let block = &self.blocks[n];
+            let described = &function.blocks[block.described];
             let mut declared = Vec::new();
             for id in &described.successors {
                 let unknown = Kind::BlockMap { addr: block.start, why: "a successor that is no block" };
@@ -159,8 +176,9 @@ impl Code {
                 None => true,
             };
             if goes_on {
-                // Into the next block, which must be a successor: also an empty one.
-                if !declared.contains(&(n + 1)) {
+                // Into the next block, which must be a successor, also an empty one, or the next part of this.
+                let part = self.blocks.get(n + 1).is_some_and(|next| next.described == block.described);
+                if !part && !declared.contains(&(n + 1)) {
                     return Err(Kind::BlockMap { addr: block.end, why: "control falls out of a block" });
                 }
                 edges.push(n + 1);

@@ -26,10 +26,24 @@ pub struct Context<'a> {
     pub polls: &'a HashMap<u64, u64>,
     /// Addresses of all functions.
     pub starts: &'a HashSet<u64>,
+    /// What is live at the entries of functions, as far as it is known: what calls to them use.
+    pub live_in: &'a HashMap<u64, Parts>,
     /// Thread-local storage.
     pub tls: Option<TlsLayout>,
     /// Reads what never changes.
     pub read_only: &'a ReadOnly<'a>,
+}
+
+impl Context<'_> {
+    /// The registers that a call uses. Stubs, leaves and what is called through pointers may use every
+    /// argument register.
+    pub fn arguments(&self, target: Option<u64>) -> Parts {
+        match target {
+            Some(target) if target == self.executable.manifest.safepoint => Parts::NONE,
+            Some(target) => self.live_in.get(&target).map_or(self.abi.arguments, |live| *live & self.abi.arguments),
+            None => self.abi.arguments,
+        }
+    }
 }
 
 /// A proved site.
@@ -69,6 +83,8 @@ pub struct Outcome {
     pub violations: Vec<Violation>,
     /// Calls with frame addresses in registers.
     pub frame_arguments: Vec<FrameArgument>,
+    /// Whether it could be decoded; if not, nothing else here is known.
+    pub decoded: bool,
     /// Register parts that are live at its entry.
     pub live_in: Parts,
     /// Number of instructions.
@@ -90,6 +106,7 @@ pub fn analyse(context: &Context<'_>, function: &bbmap::Function, records: &[sta
     let mut outcome = Outcome::default();
     match Code::decode(context.executable, context.decoder, function, context.polls) {
         Ok(code) => {
+            outcome.decoded = true;
             outcome.insns = code.insns.len();
             outcome.polls = code.insns.iter().filter(|insn| context.polls.contains_key(&insn.addr)).count();
             let mut function = Function { context, name, code, outcome };
@@ -176,10 +193,15 @@ impl Function<'_, '_> {
                 }
             }
         }
+        // Without a site nothing ever looks into the frame: then it may hold arrays, too.
+        if sites.is_empty() {
+            problems.retain(|kind| !matches!(kind, Kind::FrameEscape { .. }));
+        }
         problems.into_iter().for_each(|kind| self.refuse(None, kind));
         let accesses = Accesses::new(self.code.insns.len(), log.accesses);
         let wanted: BTreeSet<usize> = sites.keys().copied().collect();
-        let (live, entry) = liveness::live(context.abi, &self.code, &accesses, &wanted);
+        let arguments = |target| context.arguments(target);
+        let (live, entry) = liveness::live(context.abi, &arguments, &self.code, &accesses, &wanted);
         self.outcome.live_in = entry.parts;
         let mut written = range
             .as_ref()
@@ -543,7 +565,7 @@ fn slot_base(abi: &Abi, state: &State, slots: stackmaps::Slots) -> Value {
 
 fn as_residue(value: Value, needed: u8) -> Option<sites::Value> {
     match value {
-        Value::Const { value, known } if known >= needed => Some(sites::Value::Constant(value)),
+        Value::Const { .. } | Value::ConstOneOf(..) => value.low(needed).map(sites::Value::Constant),
         Value::Cfa(offset) => Some(sites::Value::Cfa(offset)),
         Value::Tp(offset) => Some(sites::Value::ThreadPointer(offset)),
         _ => None,

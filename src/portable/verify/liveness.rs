@@ -1,7 +1,7 @@
 //! Backward liveness of register parts and of the bytes of the native frame; definitely written slot bytes.
 use super::abi::Abi;
 use super::code::Code;
-use super::insn::{Effect, Flow, Insn, Parts};
+use super::insn::{Address, Effect, Expr, Flow, Insn, Op, Operand, Parts};
 use super::values::FrameAccess;
 use std::collections::{BTreeSet, HashMap};
 
@@ -111,7 +111,15 @@ pub struct Live {
 }
 
 /// What is live after each instruction of `wanted`, and at the function's entry.
-pub fn live(abi: &Abi, code: &Code, accesses: &Accesses, wanted: &BTreeSet<usize>) -> (HashMap<usize, Live>, Live) {
+///
+/// `arguments` says which registers a call uses, given its target if it is known.
+pub fn live(
+    abi: &Abi,
+    arguments: &dyn Fn(Option<u64>) -> Parts,
+    code: &Code,
+    accesses: &Accesses,
+    wanted: &BTreeSet<usize>,
+) -> (HashMap<usize, Live>, Live) {
     let start = accesses.all().iter().map(|a| a.offset).min().unwrap_or(0);
     let end = accesses.all().iter().map(|a| a.offset + i64::from(a.len)).max().unwrap_or(0);
     let nothing = Live { parts: Parts::NONE, frame: Bytes::none(start, end) };
@@ -133,7 +141,7 @@ pub fn live(abi: &Abi, code: &Code, accesses: &Accesses, wanted: &BTreeSet<usize
         let block = code.order[code.order.len() - 1 - next];
         let mut live = flow_out(block, &at_entry);
         for index in code.blocks[block].insns.clone().rev() {
-            before(abi, &code.insns[index], accesses.of(index), &mut live);
+            before(abi, arguments, &code.insns[index], accesses.of(index), &mut live);
         }
         let known = &mut at_entry[block];
         let grown = !(live.parts & !known.parts).is_empty();
@@ -153,7 +161,7 @@ pub fn live(abi: &Abi, code: &Code, accesses: &Accesses, wanted: &BTreeSet<usize
             if wanted.contains(&index) {
                 found.insert(index, live.clone());
             }
-            before(abi, &code.insns[index], accesses.of(index), &mut live);
+            before(abi, arguments, &code.insns[index], accesses.of(index), &mut live);
         }
     }
     let entry = code.order.first().map_or(nothing, |block| at_entry[*block].clone());
@@ -161,24 +169,86 @@ pub fn live(abi: &Abi, code: &Code, accesses: &Accesses, wanted: &BTreeSet<usize
 }
 
 /// Turns what is live after an instruction into what is live before it.
-fn before(abi: &Abi, insn: &Insn, accesses: &[FrameAccess], live: &mut Live) {
+fn before(abi: &Abi, arguments: &dyn Fn(Option<u64>) -> Parts, insn: &Insn, accesses: &[FrameAccess], live: &mut Live) {
     match insn.flow {
         Flow::Return => live.parts = abi.live_at_return,
-        Flow::Call(_) => live.parts = live.parts & !abi.clobbered_parts | abi.arguments,
+        Flow::Call(target) => live.parts = live.parts & !abi.clobbered_parts | arguments(target),
         _ => {}
     }
-    // A `pop` into a register that nobody reads only moves the stack pointer.
-    let moves_sp = insn.pure && insn.clobbers.has(abi.sp) && insn.effects().any(|e| matches!(e, Effect::Load { .. }));
-    let faint = moves_sp && (live.parts & insn.kills & !Parts::all(abi.sp)).is_empty();
+    if insn.pure {
+        return before_copy(insn, accesses, live);
+    }
     live.parts = live.parts & !insn.kills | insn.reads;
     for access in accesses.iter().filter(|access| access.write) {
         live.frame.put(access.offset, access.len, false);
     }
-    if !faint {
-        for access in accesses.iter().filter(|access| !access.write) {
+    for access in accesses.iter().filter(|access| !access.write) {
+        live.frame.put(access.offset, access.len, true);
+    }
+}
+
+/// As [`before`], for an instruction that only copies: of what it copies, so much is used as is used of
+/// the copy. Compilers move 32 bits of which they mean 8, and `pop` into registers that nobody reads.
+fn before_copy(insn: &Insn, accesses: &[FrameAccess], live: &mut Live) {
+    let mut parts = live.parts & !insn.kills;
+    let mut reads_memory = false;
+    for effect in insn.effects() {
+        match effect {
+            Effect::Set { dst, expr, bytes } => {
+                let used = (live.parts & insn.kills).extent(dst).min(if bytes == 4 { 8 } else { bytes });
+                parts |= demand(&expr, used, bytes);
+            }
+            Effect::Load { dst, addr, .. } => {
+                if dst.is_none_or(|dst| (live.parts & insn.kills).extent(dst) > 0) {
+                    parts |= registers(&addr, 8);
+                    reads_memory = true;
+                }
+            }
+            Effect::Store { addr, size, src } => {
+                parts |= registers(&addr, 8);
+                if let Some(Operand::Reg(src)) = src {
+                    parts |= Parts::low(src, size);
+                }
+            }
+        }
+    }
+    live.parts = parts;
+    for access in accesses {
+        if access.write {
+            live.frame.put(access.offset, access.len, false);
+        }
+    }
+    for access in accesses {
+        if !access.write && reads_memory {
             live.frame.put(access.offset, access.len, true);
         }
     }
+}
+
+/// What is used of the sources of a value of which the low `used` bytes are used, and `written` are written.
+fn demand(expr: &Expr, used: u8, written: u8) -> Parts {
+    if used == 0 {
+        return Parts::NONE;
+    }
+    let used = used.min(written);
+    let operand = |operand: Operand, bytes: u8| match operand {
+        Operand::Reg(reg) => Parts::low(reg, bytes),
+        Operand::Imm(_) => Parts::NONE,
+    };
+    match *expr {
+        Expr::Extend { src, from, .. } => operand(src, from.min(used)),
+        // The low bytes of a sum depend on the low bytes of what is added.
+        Expr::Address(addr) => registers(&addr, used),
+        Expr::Binary(Op::Shr, a, b) => operand(a, written) | operand(b, written),
+        Expr::Binary(_, a, b) => operand(a, used) | operand(b, used),
+        Expr::Either(a, b) => operand(a, used) | operand(b, used),
+        Expr::Insert { src, .. } => Parts::low(src, used),
+        Expr::ThreadPointer => Parts::NONE,
+    }
+}
+
+fn registers(addr: &Address, bytes: u8) -> Parts {
+    [addr.base, addr.index].into_iter().flatten().fold(Parts::NONE, |parts, reg| parts | Parts::low(reg, bytes))
 }
 
 /// The slot bytes that are written on every path to each instruction of `wanted`.

@@ -224,28 +224,38 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
         Some(u64::from_le_bytes(bytes))
     };
     let frames = frames::Frames::new(executable)?;
-    let context = Context {
+    let mut context = Context {
         executable,
         abi: &abi,
         decoder: decoder.as_ref(),
         frames: &frames,
         polls: &polls,
         starts: &starts,
+        live_in: &HashMap::new(),
         tls: executable.tls.map(|tls| tls.layout),
         read_only: &constant,
     };
-    let mut live_in: HashMap<u64, Parts> = HashMap::new();
+    let analyse = |context: &Context<'_>, function: &super::bbmap::Function| {
+        function::analyse(context, function, records.get(&function.addr).map_or(&[], Vec::as_slice))
+    };
+    let mut outcomes: Vec<Outcome> = functions.iter().map(|function| analyse(&context, function)).collect();
+    // First a call was taken to use every argument register; now it is known what each function uses.
+    let entries = functions.iter().zip(&outcomes);
+    let live_in: HashMap<u64, Parts> =
+        entries.filter(|(_, o)| o.decoded).map(|(function, o)| (function.addr, o.live_in)).collect();
+    context.live_in = &live_in;
+    for (function, outcome) in functions.iter().zip(&mut outcomes) {
+        if outcome.violations.iter().any(|violation| matches!(violation.kind, Kind::Live { .. })) {
+            *outcome = analyse(&context, function);
+        }
+    }
     let mut frame_arguments: Vec<FrameArgument> = Vec::new();
-    for function in &functions {
-        let records = records.remove(&function.addr).unwrap_or_default();
-        let Outcome { sites, violations, frame_arguments: more, live_in: parts, insns, polls } =
-            function::analyse(&context, function, &records);
-        proof.violations.extend(violations);
-        proof.insns += insns;
-        proof.polls += polls;
-        live_in.insert(function.addr, parts);
-        frame_arguments.extend(more);
-        for site in sites {
+    for outcome in outcomes {
+        proof.violations.extend(outcome.violations);
+        proof.insns += outcome.insns;
+        proof.polls += outcome.polls;
+        frame_arguments.extend(outcome.frame_arguments);
+        for site in outcome.sites {
             let name = || executable.name(RemoteAddr(site.function));
             proof.names.entry(site.function).or_insert_with(name);
             proof.sites.insert(site.entry.id, site);
@@ -255,7 +265,7 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
     let mut refuse = |kind| {
         proof.violations.push(Violation { isa: Some(executable.isa), function: None, site: None, kind });
     };
-    for record in records.values().flatten() {
+    for record in records.values().flatten().filter(|record| !starts.contains(&record.function)) {
         refuse(Kind::RecordWithoutCall { id: record.id, addr: record.function });
     }
     if proof.polls != polls.len() {
@@ -269,7 +279,7 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
         }
     }
     check_polls(executable, &mut refuse);
-    check_frame_arguments(&abi, &frame_arguments, &live_in, &mut refuse);
+    check_frame_arguments(&context, &frame_arguments, &mut refuse);
     let ranges: Vec<Range<u64>> =
         functions.iter().map(|f| f.addr..f.addr + u64::from(f.blocks.last().map_or(0, |b| b.end))).collect();
     check_cover(&context, &ranges, &mut refuse)?;
@@ -305,17 +315,11 @@ fn check_polls(executable: &Executable, refuse: &mut dyn FnMut(Kind)) {
 }
 
 /// No callee may be given a frame address: it could keep it.
-fn check_frame_arguments(
-    abi: &Abi,
-    calls: &[FrameArgument],
-    live_in: &HashMap<u64, Parts>,
-    refuse: &mut dyn FnMut(Kind),
-) {
+fn check_frame_arguments(context: &Context<'_>, calls: &[FrameArgument], refuse: &mut dyn FnMut(Kind)) {
     for call in calls {
-        // What a callee reads is known; stubs, leaves and pointers may read every argument register.
-        let parts = call.target.and_then(|target| live_in.get(&target)).copied().unwrap_or(abi.arguments);
-        if let Some(reg) = call.regs.iter().find(|reg| parts.extent(*reg) > 0) {
-            let text = format!("{} ({} in {})", call.text, abi.name(reg), call.function);
+        let used = context.arguments(call.target);
+        if let Some(reg) = call.regs.iter().find(|reg| used.extent(*reg) > 0) {
+            let text = format!("{} ({} in {})", call.text, context.abi.name(reg), call.function);
             refuse(Kind::FrameEscape { addr: call.addr, text, why: "passes a frame address to a function" });
         }
     }

@@ -16,6 +16,8 @@ pub enum Value {
         /// Known bytes.
         known: u8,
     },
+    /// One of two constants of 8 bytes, in ascending order; no residue, but it may be added to a frame address.
+    ConstOneOf(u64, u64),
     /// The CFA plus this.
     Cfa(i64),
     /// The CFA plus one of these, in ascending order: LLVM makes one load through a chosen address of a
@@ -35,6 +37,19 @@ impl Value {
         Self::Const { value, known: 8 }
     }
 
+    fn one_of(a: u64, b: u64) -> Self {
+        if a == b { Self::exact(a) } else { Self::ConstOneOf(a.min(b), a.max(b)) }
+    }
+
+    /// What the low bytes are, if they are the same constant in any case.
+    pub fn low(self, bytes: u8) -> Option<u64> {
+        match self {
+            Self::Const { value, known } if known >= bytes => Some(value),
+            Self::ConstOneOf(a, b) if truncate(a ^ b, bytes) == 0 => Some(truncate(a, bytes)),
+            _ => None,
+        }
+    }
+
     fn partial(value: u64, known: u8) -> Self {
         Self::Const { value: truncate(value, known), known }
     }
@@ -48,6 +63,22 @@ impl Value {
     fn join(self, other: Self) -> Self {
         match (self, other) {
             (a, b) if a == b => a,
+            (Self::Const { value: a, known: 8 }, Self::Const { value: b, known: 8 }) => Self::one_of(a, b),
+            (Self::ConstOneOf(a, b), Self::Const { value: c, known: 8 })
+            | (Self::Const { value: c, known: 8 }, Self::ConstOneOf(a, b))
+                if c == a || c == b =>
+            {
+                Self::ConstOneOf(a, b)
+            }
+            (Self::ConstOneOf(a, b), Self::Const { value: c, known })
+            | (Self::Const { value: c, known }, Self::ConstOneOf(a, b)) => {
+                let same = |k: u8| k <= known && truncate(a ^ b, k) == 0 && truncate(a ^ c, k) == 0;
+                [4, 2, 1].into_iter().find(|k| same(*k)).map_or(Self::Unknown, |known| Self::partial(a, known))
+            }
+            (Self::ConstOneOf(a, b), Self::ConstOneOf(c, d)) => {
+                let same = |k: u8| [b, c, d].into_iter().all(|other| truncate(a ^ other, k) == 0);
+                [4, 2, 1].into_iter().find(|k| same(*k)).map_or(Self::Unknown, |known| Self::partial(a, known))
+            }
             (Self::Const { value: a, known: m }, Self::Const { value: b, known: n }) => {
                 let agreed = [8, 4, 2, 1].into_iter().find(|k| *k <= m.min(n) && truncate(a ^ b, *k) == 0);
                 agreed.map_or(Self::Unknown, |known| Self::partial(a, known))
@@ -71,6 +102,13 @@ impl Value {
                 Self::exact(if signed { (value << shift).cast_signed() >> shift } else { value as i64 }.cast_unsigned())
             }
             Self::Const { value, known } => Self::Const { value, known },
+            Self::ConstOneOf(a, b) => {
+                let both = [a, b].map(|value| Self::exact(value).extend(from, signed));
+                match both {
+                    [Self::Const { value: a, .. }, Self::Const { value: b, .. }] => Self::one_of(a, b),
+                    _ => Self::Unknown,
+                }
+            }
             value if value.is_frame() => Self::Tainted,
             _ => Self::Unknown,
         }
@@ -83,6 +121,7 @@ impl fmt::Display for Value {
             Self::Unknown => f.write_str("a value that is no residue"),
             Self::Const { value, known: 8 } => write!(f, "the constant {value:#x}"),
             Self::Const { value, known } => write!(f, "the constant {value:#x}, of which {known} bytes are known"),
+            Self::ConstOneOf(a, b) => write!(f, "one of the constants {a:#x} and {b:#x}"),
             Self::Cfa(offset) => write!(f, "the frame address CFA{offset:+}"),
             Self::CfaOneOf(a, b) => write!(f, "one of the frame addresses CFA{a:+} and CFA{b:+}"),
             Self::Tp(offset) => write!(f, "the thread pointer{offset:+}"),
@@ -475,6 +514,10 @@ fn merge(old: Value, new: Value, bytes: u8) -> Value {
             let mask = (1u64 << (8 * u32::from(bytes))) - 1;
             Value::partial(old & !mask | new & mask, n)
         }
+        (Value::Const { value: old, known: 8 }, Value::ConstOneOf(a, b)) => {
+            let mask = (1u64 << (8 * u32::from(bytes))) - 1;
+            Value::one_of(old & !mask | a & mask, old & !mask | b & mask)
+        }
         (_, Value::Const { value, known }) => Value::partial(value, known.min(bytes)),
         (old, new) if old.is_frame() || new.is_frame() => Value::Tainted,
         _ => Value::Unknown,
@@ -500,6 +543,22 @@ fn binary(op: Op, a: Value, b: Value) -> Value {
             // The low bytes of a result depend on the low bytes only; a shift's count must be known.
             let known = if op == Op::Shl && n < 8 { return Value::Unknown } else { m.min(n) };
             Value::partial(value, known)
+        }
+        (Op::Add, Value::Cfa(offset), Value::ConstOneOf(a, b))
+        | (Op::Add, Value::ConstOneOf(a, b), Value::Cfa(offset)) => {
+            Value::Cfa(offset.wrapping_add_unsigned(a)).join(Value::Cfa(offset.wrapping_add_unsigned(b)))
+        }
+        (_, Value::ConstOneOf(a, b), constant @ Value::Const { known: 8, .. }) => {
+            binary(op, Value::exact(a), constant).join(binary(op, Value::exact(b), constant))
+        }
+        (_, constant @ Value::Const { known: 8, .. }, Value::ConstOneOf(a, b)) => {
+            binary(op, constant, Value::exact(a)).join(binary(op, constant, Value::exact(b)))
+        }
+        // The CFA is a multiple of 16 on both ISAs: an `or` may be an addition.
+        (Op::Or, Value::Cfa(offset), Value::Const { value: value @ 0..16, known: 8 })
+            if offset.rem_euclid(16).cast_unsigned() & value == 0 =>
+        {
+            Value::Cfa(offset.wrapping_add_unsigned(value))
         }
         (Op::Add, Value::Cfa(offset), Value::Const { value, known: 8 })
         | (Op::Add, Value::Const { value, known: 8 }, Value::Cfa(offset)) => {

@@ -147,7 +147,8 @@ impl Decoder for X86_64 {
             return Ok(insn);
         }
         // capstone 5 calls the first operand of `test` with a number written.
-        let compares = matches!(mnemonic, "cmp" | "test" | "bt");
+        // So it does with the source of `cdq` and its like.
+        let compares = matches!(mnemonic, "cmp" | "test" | "bt" | "cdq" | "cqo" | "cwd");
         for (ids, written) in [(detail.regs_read(), false), (detail.regs_write(), true)] {
             for id in ids.iter().filter(|_| !(written && compares)) {
                 self.agree(&insn, self.name(*id), written).map_err(fail)?;
@@ -530,10 +531,15 @@ fn arithmetic(insn: &mut Insn, mnemonic: &str, args: &[Arg]) -> Option<bool> {
             insn.clobbers.add(RAX);
             insn.clobbers.add(RDX);
         }
-        _ if mnemonic.starts_with("set") => write(insn, args.first()?)?,
+        _ if mnemonic.starts_with("set") => match args {
+            [Arg::Reg(dst, 1)] => insn.set(*dst, 1, Expr::Either(Operand::Imm(0), Operand::Imm(1))),
+            [dst] => write(insn, dst)?,
+            _ => return None,
+        },
         _ if mnemonic.starts_with("cmov") => {
             let [dst @ Arg::Reg(reg, bytes), src] = args else { return None };
             if let Arg::Reg(other, _) = src {
+                insn.pure = true;
                 insn.set(*reg, *bytes, Expr::Either(Operand::Reg(*reg), Operand::Reg(*other)));
             } else {
                 read(insn, src);
