@@ -156,6 +156,11 @@ impl Builder {
         Value(ffi!(LLVMBuildFenceSyncScope(self.raw, order, scope, UNNAMED)))
     }
 
+    /// A phi without incoming values yet.
+    pub fn phi(&self, ty: Type) -> Value {
+        Value(ffi!(LLVMBuildPhi(self.raw, ty.0, UNNAMED)))
+    }
+
     /// A two-operand operation.
     pub fn binary(&self, opcode: LLVMOpcode, a: Value, b: Value) -> Value {
         Value(ffi!(LLVMBuildBinOp(self.raw, opcode, a.0, b.0, UNNAMED)))

@@ -204,6 +204,12 @@ impl Value {
             .collect()
     }
 
+    /// Adds an incoming pair to a phi.
+    pub fn add_incoming(self, value: Value, from: Block) {
+        let (mut value, mut block) = (value.0, from.0);
+        ffi!(LLVMAddIncoming(self.0, &mut value, &mut block, 1));
+    }
+
     /// Where the value in operand `index` of a phi comes from.
     pub fn incoming_block(self, index: u32) -> Block {
         Block(ffi!(LLVMGetIncomingBlock(self.0, index)))

@@ -69,6 +69,7 @@ pub fn finish(module: &Module, settings: Settings) -> Result<(), FinishError> {
         }
         portable_stack::lower(module, function);
         let cold = polls::insert(module, function, plan);
+        tidy::widen_phis(module, function);
         slots::assign(module, function, &cold, &mut sites)?;
     }
     Ok(())

@@ -11,7 +11,7 @@
 //! and two times to store it: where it is defined, or just before each site it lives across, if those are colder (a
 //! poll's cold block costs nothing). Variables `t` are promoted to SSA values again; since every site kills them, none
 //! of those lives across a site. A slot holds its value for the whole life of the value, so a reload may stand anywhere.
-use super::liveness::{BEFORE, END, Life, Position, Scratch, Shape, Site, UsePlace};
+use super::liveness::{BEFORE, END, Life, Scratch, Shape, Site, UsePlace};
 use super::{FinishError, is_site, remat, tidy};
 use crate::llvm::{Block, Builder, Module, Type, Value};
 use llvm_sys::LLVMOpcode::{LLVMAlloca, LLVMLoad, LLVMPHI, LLVMSelect};

@@ -1,9 +1,12 @@
 //! Small rewrites that make both code generators do the same.
 use crate::llvm::value::{FUNCTION, RESULT, attribute_kind};
-use crate::llvm::{Module, Target, Value};
+use crate::llvm::{Block, Module, Target, Value};
 use isamorph_arch::Isa;
 use llvm_sys::LLVMLinkage::{LLVMInternalLinkage, LLVMLinkerPrivateLinkage, LLVMPrivateLinkage};
-use llvm_sys::LLVMOpcode::{LLVMCall, LLVMPHI};
+use llvm_sys::LLVMOpcode::{LLVMCall, LLVMPHI, LLVMTrunc, LLVMZExt};
+use llvm_sys::LLVMTypeKind::LLVMIntegerTypeKind;
+use llvm_sys::LLVMValueKind::LLVMConstantIntValueKind;
+use std::collections::HashMap;
 
 /// String attributes of functions that mean the same on every target.
 const KEPT: &[&str] = &["no-builtins", "no-trapping-math", "denormal-fp-math", "denormal-fp-math-f32"];
@@ -145,5 +148,45 @@ pub fn define_phis(function: Value) {
                 }
             }
         }
+    }
+}
+
+/// Makes phis of narrow integers with a constant operand 32 bits wide. x86_64 would move the constant into the low byte of
+/// a register and copy all of it later: its upper part, which means nothing, would look live at sites in between.
+pub fn widen_phis(module: &Module, function: Value) {
+    let (b, wide) = (module.builder(), module.int_type(32));
+    let is_constant = |value: Value| value.kind() == LLVMConstantIntValueKind;
+    let mut widened: HashMap<Value, Value> = HashMap::new();
+    let mut order = Vec::new();
+    for block in function.blocks() {
+        for phi in block.instructions().into_iter().take_while(|i| i.is(LLVMPHI)) {
+            let narrow = phi.ty().kind() == LLVMIntegerTypeKind && phi.ty().int_width() < 32;
+            if narrow && phi.incoming().iter().any(|(value, _)| is_constant(*value)) {
+                let new = b.before(phi).phi(wide);
+                widened.insert(phi, new);
+                order.push((phi, new));
+            }
+        }
+    }
+    for (phi, new) in &order {
+        let mut edges: HashMap<Block, Value> = HashMap::new();
+        for (value, from) in phi.incoming() {
+            let operand = *edges.entry(from).or_insert_with(|| match (value.as_int(), widened.get(&value)) {
+                (Some(constant), _) => wide.int(constant),
+                (None, Some(phi)) => *phi,
+                (None, None) => match from.terminator() {
+                    Some(end) => b.before(end).cast(LLVMZExt, value, wide),
+                    None => wide.zero(),
+                },
+            });
+            new.add_incoming(operand, from);
+        }
+    }
+    for (phi, new) in order {
+        if let Some(first) = phi.block().first_insertion_point() {
+            let value = b.before(first).cast(LLVMTrunc, new, phi.ty());
+            phi.replace_with(value);
+        }
+        phi.erase();
     }
 }
