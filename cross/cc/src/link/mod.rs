@@ -108,10 +108,12 @@ pub fn link(resolution: &Resolution, plan: &Plan<'_>) -> Result<(), LinkError> {
     variadics::check(&resolution.objects)?;
     let dir = tempfile::tempdir().map_err(|source| io(&std::env::temp_dir(), source))?;
     let measures = Measures::of(resolution);
-    let [mut x, mut a] = [
-        run_lld(resolution, plan, Isa::X86_64, dir.path(), &measures)?,
-        run_lld(resolution, plan, Isa::Aarch64, dir.path(), &measures)?,
-    ];
+    let run = |isa| run_lld(resolution, plan, isa, dir.path(), &measures);
+    let (x, a) = std::thread::scope(|scope| {
+        let a = scope.spawn(|| run(Isa::Aarch64));
+        (run(Isa::X86_64), a.join())
+    });
+    let (mut x, mut a) = (x?, a.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
     compare_loads(&x, &a)?;
     let manifests = [x.has_manifest()?, a.has_manifest()?];
     if plan.no_verify {

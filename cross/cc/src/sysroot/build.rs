@@ -64,6 +64,11 @@ pub fn run(arguments: &[OsString]) -> anyhow::Result<()> {
     let link = request.output.is_none().then(|| cache.join("sysroot"));
     let output = request.output.clone().unwrap_or_else(|| cache.join(format!("sysroot-{}", &inputs.hash[..16])));
     let done = output.join("hash");
+    // One build at a time: a second one finds the first one's result, or at least its objects.
+    std::fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
+    let lock_path = cache.join("sysroot.lock");
+    let lock = std::fs::File::create(&lock_path).with_context(|| format!("creating {}", lock_path.display()))?;
+    lock.lock().with_context(|| format!("locking {}", lock_path.display()))?;
     if std::fs::read_to_string(&done).is_ok_and(|hash| hash == inputs.hash) {
         eprintln!("isamorph-cc: {} is up to date", output.display());
     } else {
@@ -204,9 +209,9 @@ fn build(request: &Request, inputs: &Inputs, objects: &Path, output: &Path) -> a
     };
     let members = builder.all(&jobs, request)?;
 
-    let lib = output.join("lib");
-    let _ = std::fs::remove_dir_all(output.join("include"));
-    copy_tree(&tree.join("isam.include"), &output.join("include"))?;
+    let whole = work.path().join("sysroot");
+    let lib = whole.join("lib");
+    copy_tree(&tree.join("isam.include"), &whole.join("include"))?;
     std::fs::create_dir_all(&lib)?;
     std::fs::write(lib.join("libc.a"), archive::write(&members)).context("writing libc.a")?;
     for name in IN_LIBC.iter().filter(|name| **name != "c") {
@@ -222,7 +227,15 @@ fn build(request: &Request, inputs: &Inputs, objects: &Path, output: &Path) -> a
             None => eprintln!("isamorph-cc: warning: no libgcc.a for {isa}: long double and __int128 will not link"),
         }
     }
-    std::env::set_current_dir("/").context("leaving the tree")
+    std::env::set_current_dir("/").context("leaving the tree")?;
+    // In one step, so that no link ever meets half of it.
+    match std::fs::remove_dir_all(output) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("replacing {}", output.display()));
+        }
+        _ => {}
+    }
+    std::fs::rename(&whole, output).with_context(|| format!("moving the result to {}", output.display()))
 }
 
 fn runtime_jobs(runtime: &Path) -> anyhow::Result<Vec<Job>> {
