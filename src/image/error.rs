@@ -96,8 +96,8 @@ pub enum Problem {
     },
     /// There is a run in the parent tree, but no parent tree.
     #[error(
-        "pages at {addr:#x} are in the parent tree, and the tree has no usable `parent` link; \
-         bring the parent along, or translate with --flatten"
+        "pages at {addr:#x} should be in the parent tree, and it is not here; \
+         bring it along to where the `parent` link leads, or translate with --flatten"
     )]
     NoParent {
         /// First address.

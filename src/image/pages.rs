@@ -166,10 +166,14 @@ impl PageReader {
     fn open_kind(tree: &ImageDir, kind: ImageKind, id: u64) -> Result<Self, ImageError> {
         let top = tree.file_path(kind, id)?;
         let (mut levels, mut runs_of) = (Vec::new(), Vec::new());
-        let mut parent: Option<ImageDir> = None;
+        let mut parent: Option<(ImageDir, u64)> = None;
         loop {
-            let tree = parent.as_ref().unwrap_or(tree);
-            let (pages_id, runs) = read_runs(tree, kind, id)?;
+            let (tree, wanted) = parent.as_ref().map_or((tree, None), |(tree, addr)| (tree, Some(*addr)));
+            let (pages_id, runs) = read_runs(tree, kind, id).map_err(|e| match (&e.problem, wanted) {
+                // A directory, but not the one this tree was made from.
+                (Problem::Missing, Some(addr)) => ImageError::new(&e.path, Problem::NoParent { addr }),
+                _ => e,
+            })?;
             let (path, file) = pages_file(tree, pages_id, &runs)?;
             let in_parent = runs.iter().find(|r| r.place == Place::Parent).map(|r| r.addr);
             levels.push(Level { file, path });
@@ -180,7 +184,7 @@ impl PageReader {
             }
             let next = tree.open_parent()?;
             let missing = || ImageError::new(tree.path().join(super::PARENT_LINK), Problem::NoParent { addr });
-            parent = Some(next.ok_or_else(missing)?);
+            parent = Some((next.ok_or_else(missing)?, addr));
         }
         let mut segments = Vec::new();
         for (level, runs) in runs_of.iter().enumerate().rev() {

@@ -93,7 +93,8 @@ impl Tree {
         }
         let fds_id = if inventory.fdinfo_per_id() { ids.files_id } else { pid };
         let mut files = BTreeMap::new();
-        for file in known_all::<FileEntry>(&dir, None)? {
+        for entry in dir.read::<FileEntry>(None)? {
+            let file = known(&dir, entry)?;
             files.insert(file.id, file);
         }
         if let Some(remap) = known_all::<RemapFilePathEntry>(&dir, None)?.first() {
@@ -112,7 +113,7 @@ impl Tree {
         Ok(Self {
             pages: PageReader::open(&dir, u64::from(pid))?,
             fs: known(&dir, dir.read_one(u64::from(pid))?)?,
-            fds: known_all(&dir, u64::from(fds_id))?,
+            fds: dir.read(u64::from(fds_id))?.into_iter().map(|e| known(&dir, e)).collect::<Result<_>>()?,
             pipes: pipes.iter().map(|p| (p.pipe_id, (p.size, p.payload().to_vec()))).collect(),
             terminals: known_all::<TtyInfoEntry>(&dir, None)?.into_iter().map(|t| (t.id, t)).collect(),
             clocks: known_all(&dir, clocks_id)?.pop(),
