@@ -199,6 +199,10 @@ static void processes(void)
 	if (!pid)
 		_exit(7);
 	CHECK(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 7);
+	pid = vfork();
+	if (!pid)
+		_exit(8);
+	CHECK(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 8);
 	CHECK(system("exit 3") == 3 << 8);
 	char *argv[] = { "true", 0 };
 	CHECK(!posix_spawnp(&pid, "true", 0, 0, argv, environ) && waitpid(pid, &status, 0) == pid && status == 0);

@@ -31,6 +31,7 @@ pub struct Settings {
 
 /// Before the optimiser: refuses what is not portable, lowers what would be lost in optimisation.
 pub fn prepare(module: &Module) -> Result<VariadicUse, Vec<Refusal>> {
+    tidy::vfork_returns_once(module);
     let mut refusals = refuse::check(module);
     let variadics = variadic::lower(module, &mut refusals);
     if !refusals.is_empty() {

@@ -33,6 +33,21 @@ const PROMISES: &[&str] = &[
 /// Attributes of parameters and results with a meaning in one ABI only.
 const ABI: &[&str] = &["sret", "returned", "inreg", "swiftself", "writable", "dead_on_unwind", "initializes"];
 
+/// clang knows `vfork` by name as a function that returns twice. The C library's is a fork: it returns once per process.
+pub fn vfork_returns_once(module: &Module) {
+    let twice = attribute_kind("returns_twice");
+    for function in module.functions() {
+        if function.name() == "vfork" {
+            function.remove_attribute(FUNCTION, twice);
+        }
+        for i in function.instructions() {
+            if i.is(LLVMCall) && !i.calls_asm() && i.callee().name() == "vfork" {
+                i.remove_call_attribute(FUNCTION, twice);
+            }
+        }
+    }
+}
+
 /// Takes the neutral target's traces off a fresh module, and gives it the target that the optimiser is to assume.
 pub fn neutralise(module: &Module) {
     let target = Target::of(Isa::X86_64);
