@@ -100,6 +100,14 @@ impl Node {
             std::thread::sleep(Duration::from_millis(5));
         }
         let mut script = String::from("set -e; ip link set lo up\n");
+        for dir in &spec.dirs {
+            // A name that leads through symbolic links here leads there by one.
+            let (named, real) = (std::path::absolute(dir)?, fs::canonicalize(dir)?);
+            if let (true, Some(parent)) = (named != real, named.parent()) {
+                let [named, real, parent] = [&named, &real, parent].map(|path| quote(&path.to_string_lossy()));
+                script += &format!("mkdir -p {parent}; [ -e {named} ] || ln -s {real} {named}\n");
+            }
+        }
         for (index, dir) in dirs.iter().enumerate() {
             let quoted = quote(&dir.to_string_lossy());
             script += &format!("mkdir -p {quoted}; mount -t virtiofs dir{index} {quoted}\n");
