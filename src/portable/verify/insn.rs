@@ -314,6 +314,8 @@ pub struct Insn {
     pub pure: bool,
     /// Parts that it may use.
     pub reads: Parts,
+    /// Those of them that are not the source of an effect: used whatever becomes of the result.
+    pub other_reads: Parts,
     /// Parts that it overwrites in any case.
     pub kills: Parts,
     /// Registers whose value is lost, unless an effect sets it.
@@ -332,6 +334,7 @@ impl Insn {
             flow: Flow::Next,
             pure: false,
             reads: Parts::NONE,
+            other_reads: Parts::NONE,
             kills: Parts::NONE,
             clobbers: RegSet::default(),
             data: RegSet::default(),
@@ -351,7 +354,13 @@ impl Insn {
 
     /// It uses the low `bytes` of a register as data.
     pub fn uses(&mut self, reg: Reg, bytes: u8) {
-        self.reads |= Parts::low(reg, bytes);
+        self.uses_parts(reg, Parts::low(reg, bytes));
+    }
+
+    /// It uses parts of a register as data.
+    pub fn uses_parts(&mut self, reg: Reg, parts: Parts) {
+        self.reads |= parts;
+        self.other_reads |= parts;
         self.data.add(reg);
     }
 
@@ -389,7 +398,7 @@ impl Insn {
                 self.uses_operand(a, bytes);
                 self.uses_operand(b, bytes);
             }
-            Expr::Insert { src, .. } => self.uses(src, 8),
+            Expr::Insert { src, .. } => self.uses_operand(Operand::Reg(src), 8),
             Expr::ThreadPointer => {}
         }
         self.writes(dst, bytes);
@@ -434,7 +443,8 @@ impl Insn {
 
     fn uses_operand(&mut self, operand: Operand, bytes: u8) {
         if let Operand::Reg(reg) = operand {
-            self.uses(reg, bytes);
+            self.reads |= Parts::low(reg, bytes);
+            self.data.add(reg);
         }
     }
 

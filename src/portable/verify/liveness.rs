@@ -1,7 +1,7 @@
 //! Backward liveness of register parts and of the bytes of the native frame; definitely written slot bytes.
 use super::abi::Abi;
 use super::code::Code;
-use super::insn::{Address, Effect, Expr, Flow, Insn, Op, Operand, Parts};
+use super::insn::{Address, Effect, Expr, Flow, Insn, MAX_EFFECTS, Op, Operand, Parts, Reg};
 use super::values::FrameAccess;
 use std::collections::{BTreeSet, HashMap};
 
@@ -190,38 +190,38 @@ fn before(abi: &Abi, arguments: &dyn Fn(Option<u64>) -> Parts, insn: &Insn, acce
 /// As [`before`], for an instruction that only copies: of what it copies, so much is used as is used of
 /// the copy. Compilers move 32 bits of which they mean 8, and `pop` into registers that nobody reads.
 fn before_copy(insn: &Insn, accesses: &[FrameAccess], live: &mut Live) {
-    let mut parts = live.parts & !insn.kills;
-    let mut reads_memory = false;
-    for effect in insn.effects() {
+    let mut parts = live.parts & !insn.kills | insn.other_reads;
+    let mut reads: [u8; MAX_EFFECTS] = [0; MAX_EFFECTS];
+    let used = |live: &Live, dst: Reg| (live.parts & insn.kills).extent(dst);
+    for (n, effect) in insn.effects().enumerate() {
         match effect {
-            Effect::Set { dst, expr, bytes } => {
-                let used = (live.parts & insn.kills).extent(dst).min(if bytes == 4 { 8 } else { bytes });
-                parts |= demand(&expr, used, bytes);
-            }
-            Effect::Load { dst, addr, .. } => {
-                if dst.is_none_or(|dst| (live.parts & insn.kills).extent(dst) > 0) {
+            Effect::Set { dst, expr, bytes } => parts |= demand(&expr, used(live, dst), bytes),
+            Effect::Load { dst, addr, size, signed, .. } => {
+                let used = dst.map_or(8, |dst| used(live, dst));
+                if used > 0 {
                     parts |= registers(&addr, 8);
-                    reads_memory = true;
+                    reads[n] = if signed || dst.is_none() { size } else { size.min(used) };
                 }
             }
             Effect::Store { addr, size, src } => {
                 parts |= registers(&addr, 8);
+                // If none of it is read here, it may be an argument: then the callee uses all of it.
+                let spilled = accesses
+                    .iter()
+                    .find(|a| usize::from(a.effect) == n)
+                    .and_then(|a| (1..=size).rev().find(|bytes| live.frame.has(a.offset + i64::from(*bytes) - 1)));
                 if let Some(Operand::Reg(src)) = src {
-                    parts |= Parts::low(src, size);
+                    parts |= Parts::low(src, spilled.unwrap_or(size));
                 }
             }
         }
     }
     live.parts = parts;
-    for access in accesses {
-        if access.write {
-            live.frame.put(access.offset, access.len, false);
-        }
+    for access in accesses.iter().filter(|access| access.write) {
+        live.frame.put(access.offset, access.len, false);
     }
-    for access in accesses {
-        if !access.write && reads_memory {
-            live.frame.put(access.offset, access.len, true);
-        }
+    for access in accesses.iter().filter(|access| !access.write) {
+        live.frame.put(access.offset, reads[usize::from(access.effect)].min(access.len), true);
     }
 }
 

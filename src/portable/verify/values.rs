@@ -271,6 +271,8 @@ pub struct FrameAccess {
     pub write: bool,
     /// What is written.
     pub value: Value,
+    /// Which of the instruction's effects it is.
+    pub effect: u8,
 }
 
 /// What the last pass over a function wants to hear about.
@@ -350,7 +352,7 @@ impl Interpreter<'_> {
                     sets[n] = Some((dst, merge(state.reg(dst), evaluate(state, &expr, bytes), bytes)));
                 }
                 Effect::Load { dst, addr, size, signed, bytes } => {
-                    let value = self.load(index, state, addr, size, listener);
+                    let value = self.load((index, n as u8), state, addr, size, listener);
                     match dst {
                         Some(dst) => {
                             let value = if size == 8 { value } else { value.extend(size, signed) };
@@ -370,7 +372,8 @@ impl Interpreter<'_> {
                             listener.escape(index, "a write of unknown extent to the native frame");
                         }
                         Value::Cfa(offset) => {
-                            listener.access(index, FrameAccess { offset, len: size, write: true, value });
+                            listener
+                                .access(index, FrameAccess { offset, len: size, write: true, value, effect: n as u8 });
                             stores[n] = Some((offset, size, value));
                         }
                         Value::Tainted | Value::CfaOneOf(..) => {
@@ -412,19 +415,27 @@ impl Interpreter<'_> {
         }
     }
 
-    fn load(&self, index: usize, state: &State, addr: Address, size: u8, listener: &mut dyn Listener) -> Value {
+    fn load(
+        &self,
+        (index, effect): (usize, u8),
+        state: &State,
+        addr: Address,
+        size: u8,
+        listener: &mut dyn Listener,
+    ) -> Value {
+        let read = |offset| FrameAccess { offset, len: size, write: false, value: Value::Unknown, effect };
         match address(state, &addr) {
             Value::Cfa(_) if size == UNBOUNDED => {
                 listener.escape(index, "a read of unknown extent from the native frame");
                 Value::Tainted
             }
             Value::Cfa(offset) => {
-                listener.access(index, FrameAccess { offset, len: size, write: false, value: Value::Unknown });
+                listener.access(index, read(offset));
                 state.cell(offset, size)
             }
             Value::CfaOneOf(a, b) if size != UNBOUNDED => {
                 for offset in [a, b] {
-                    listener.access(index, FrameAccess { offset, len: size, write: false, value: Value::Unknown });
+                    listener.access(index, read(offset));
                 }
                 state.cell(a, size).join(state.cell(b, size))
             }

@@ -263,8 +263,7 @@ pub fn read(insn: &mut Insn, arg: &Arg) {
     match *arg {
         Arg::Reg(reg, bytes) => insn.uses(reg, bytes),
         Arg::SecondByte(reg) => {
-            insn.reads |= Parts::second_byte(reg);
-            insn.data.add(reg);
+            insn.uses_parts(reg, Parts::second_byte(reg));
         }
         Arg::Vector(n) => {
             insn.uses(Reg::lo(n), 8);
