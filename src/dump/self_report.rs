@@ -136,6 +136,11 @@ fn questions(errand: &mut Errand, timers: &[proc::PosixTimer], watch: &Watch) ->
     for (which, timer) in report.interval_timers.iter_mut().enumerate() {
         errand.call("getitimer", libc::SYS_getitimer, [which as u64, at, 0, 0, 0, 0])?;
         *timer = interval(errand)?;
+        // Expired, and its SIGALRM is queued: the kernel starts the next period when that is taken (`__dequeue_signal`),
+        // and a setting with value 0 would stop it for good.
+        if timer.value == (0, 0) {
+            timer.value = timer.interval;
+        }
     }
     for timer in timers {
         watch.check()?;

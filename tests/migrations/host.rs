@@ -50,9 +50,13 @@ fn start_and_move(work: &Path, case: &Case) -> Result<(), String> {
     let mut command = Command::new(work.join(format!("{}_x86-64", case.program)));
     command.arg(dir.join("stop")).arg(case.seed.to_string()).arg(case.variant);
     command.stdin(Stdio::null()).stdout(out).stderr(err).current_dir(&dir);
-    // SAFETY: setsid is async-signal-safe and touches no memory of ours.
+    // SAFETY: setsid and close_range are async-signal-safe and touch no memory of ours.
     unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into));
+        command.pre_exec(|| {
+            // Descriptors that whoever runs the tests forgot to close would be the program's: pipes to the outside.
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            nix::unistd::setsid().map(drop).map_err(Into::into)
+        });
     }
     let mut child = command.spawn().map_err(|e| e.to_string())?;
     wait_for(&dir, "READY")?;
