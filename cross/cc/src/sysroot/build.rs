@@ -22,8 +22,6 @@ use crate::{archive, driver, tools};
 
 /// The runtime's C files that are portable: `apply` has made them part of libc.
 const PORTABLE: &[&str] = &["state.c"];
-/// How the folder of a build under way is called.
-const WORK_PREFIX: &str = ".sysroot-";
 /// How clang compiles the runtime's native files (`cross/runtime/README.md`).
 const NATIVE_FLAGS: &[&str] = &[
     "-O2",
@@ -71,7 +69,6 @@ pub fn run(arguments: &[OsString]) -> anyhow::Result<()> {
     let lock_path = cache.join("sysroot.lock");
     let lock = std::fs::File::create(&lock_path).with_context(|| format!("creating {}", lock_path.display()))?;
     lock.lock().with_context(|| format!("locking {}", lock_path.display()))?;
-    tidy(&cache);
     if std::fs::read_to_string(&done).is_ok_and(|hash| hash == inputs.hash) {
         eprintln!("isamorph-cc: {} is up to date", output.display());
     } else {
@@ -87,21 +84,6 @@ pub fn run(arguments: &[OsString]) -> anyhow::Result<()> {
     }
     println!("{}", output.display());
     Ok(())
-}
-
-/// Removes what killed builds left, and objects that no build has used for a month.
-fn tidy(cache: &Path) {
-    let month = std::time::Duration::from_secs(30 * 24 * 3600);
-    let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in entries(cache).filter(|e| e.file_name().as_encoded_bytes().starts_with(WORK_PREFIX.as_bytes())) {
-        let _ = std::fs::remove_dir_all(entry.path());
-    }
-    for entry in entries(&cache.join("objects")) {
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-        if age.is_some_and(|age| age > month) {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
 }
 
 fn parse(arguments: &[OsString]) -> anyhow::Result<Request> {
@@ -193,7 +175,7 @@ fn build(request: &Request, inputs: &Inputs, objects: &Path, output: &Path) -> a
     for dir in [objects, parent] {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     }
-    let work = tempfile::Builder::new().prefix(WORK_PREFIX).tempdir_in(parent)?;
+    let work = tempfile::Builder::new().prefix(".sysroot-").tempdir_in(parent)?;
     let tree = work.path().join("musl");
     let status = Command::new("sh").arg(request.overrides.join("apply")).arg(&request.musl).arg(&tree).status();
     if !status.context("running apply")?.success() {
@@ -334,8 +316,6 @@ impl Builder<'_> {
         }
         let cached = self.objects.join(format!("{}.o", hasher.finalize().to_hex()));
         if let Ok(object) = std::fs::read(&cached) {
-            // Still in use: `tidy` goes by this.
-            let _ = std::fs::File::open(&cached).and_then(|f| f.set_modified(std::time::SystemTime::now()));
             return Ok(object);
         }
         let object = match job {
