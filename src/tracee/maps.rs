@@ -51,6 +51,8 @@ pub struct Mapping {
     pub device: (u32, u32),
     pub inode: u64,
     pub backing: Backing,
+    /// KiB of it that are in memory or swapped out.
+    pub resident: u64,
     /// Two-letter flags (`VmFlags` of proc(5)).
     pub flags: Vec<[u8; 2]>,
 }
@@ -98,6 +100,11 @@ fn parse(text: &str) -> std::result::Result<Vec<Mapping>, String> {
             if let Some(mapping) = mappings.last_mut() {
                 mapping.flags =
                     flags.split_ascii_whitespace().filter_map(|flag| flag.as_bytes().try_into().ok()).collect();
+            }
+        } else if let Some(size) = line.strip_prefix("Rss:").or_else(|| line.strip_prefix("Swap:")) {
+            let kib = size.split_ascii_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+            if let Some(mapping) = mappings.last_mut() {
+                mapping.resident = mapping.resident.saturating_add(kib.ok_or_else(|| line.to_owned())?);
             }
         } else if line.as_bytes().first().is_some_and(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()) {
             mappings.push(mapping(line).ok_or_else(|| line.to_owned())?);
@@ -151,6 +158,7 @@ fn mapping(line: &str) -> Option<Mapping> {
         device: (hex(major)? as u32, hex(minor)? as u32),
         inode,
         backing,
+        resident: 0,
         flags: Vec::new(),
     })
 }
@@ -174,6 +182,10 @@ pub fn own_pages(pid: i32, mapping: &Mapping, pause: impl Fn() -> Result<()>) ->
     const PRESENT: u64 = 1 << 63;
     const SWAPPED: u64 = 1 << 62;
     const FILE: u64 = 1 << 61;
+    // A reservation of terabytes has nothing to look for.
+    if mapping.resident == 0 {
+        return Ok(Vec::new());
+    }
     let path = proc::path(pid, "pagemap");
     let proc_error = |source| Error::Proc { path: path.clone(), source };
     let file = std::fs::File::open(&path).map_err(proc_error)?;
@@ -215,6 +227,7 @@ mod tests {
         let maps = parse(text).unwrap();
         assert_eq!(maps[0].backing, Backing::File { path: "/usr/a b (deleted)".into() });
         assert_eq!((maps[0].offset, maps[0].device, maps[0].inode), (0x1000, (8, 2), 173_521));
+        assert_eq!((maps[0].resident, maps[1].resident), (4, 0));
         assert!(maps[0].has("ex") && !maps[0].has("gd") && maps[0].exec);
         assert_eq!((&maps[1].backing, maps[1].shared), (&Backing::Anonymous, true));
         assert!(parse("0-1000 rwxp zz 0:0 0\n").is_err());
