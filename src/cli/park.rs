@@ -18,7 +18,7 @@ pub struct Options {
     /// Allow a session and a terminal that stay here
     #[arg(short = 'j', long)]
     shell_job: bool,
-    /// Declare what stays here: pipe[INODE]
+    /// Declare what stays here: `pipe[INODE]`
     #[arg(long, value_name = "RES")]
     external: Vec<String>,
     #[command(flatten)]

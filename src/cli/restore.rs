@@ -25,7 +25,7 @@ pub struct Options {
     /// Write the process ID to FILE
     #[arg(long, value_name = "FILE")]
     pidfile: Option<PathBuf>,
-    /// Let descriptor N of this command stand for a resource, for example pipe:[INODE]
+    /// Let descriptor N of this command stand for a resource, for example `pipe:[INODE]`
     #[arg(long, value_name = "fd[N]:RESOURCE")]
     inherit_fd: Vec<restore::Inherit>,
     /// Write the log to FILE

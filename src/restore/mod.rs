@@ -1,9 +1,9 @@
 //! Image tree to live tree: plan, fork, blob; the same file names as `dump`.
 //!
-//! 1. [`tree`] reads the images and refuses by name what cannot be restored.
-//! 2. Each kind of state adds its system calls to one list, the [`program`]; files are opened by
+//! 1. `tree` reads the images and refuses by name what cannot be restored.
+//! 2. Each kind of state adds its system calls to one list, the `program`; files are opened by
 //!    this program itself. Nothing exists yet that would have to be taken back.
-//! 3. [`launch`] makes the process, which makes those calls, exchanges its address space thereby and
+//! 3. `launch` makes the process, which makes those calls, exchanges its address space thereby and
 //!    waits; then it gets its registers and is released.
 //!
 //! A failure at any point leaves nothing behind. Control groups are those of this program.

@@ -182,7 +182,10 @@ fn plan_timers(tree: &Tree, program: &mut Program) -> Result<()> {
     let Some(timers) = &tree.task.timers else { return Ok(()) };
     for (which, t) in [(0u32, &timers.real), (1, &timers.virt), (2, &timers.prof)] {
         if (t.isec, t.iusec, t.vsec, t.vusec) != (0, 0, 0, 0) {
-            let value = program.words(&[t.isec, t.iusec, t.vsec, t.vusec]);
+            // Expired, its signal queued: the kernel would start the next period when that is taken,
+            // but a setting with value 0 stops the timer.
+            let left = if (t.vsec, t.vusec) == (0, 0) { (t.isec, t.iusec) } else { (t.vsec, t.vusec) };
+            let value = program.words(&[t.isec, t.iusec, left.0, left.1]);
             program.call(
                 format!("setting interval timer {which}"),
                 libc::SYS_setitimer,
