@@ -10,6 +10,7 @@ pub mod addr;
 pub mod auxv;
 pub mod fpu;
 pub mod isa;
+pub mod jump_cell;
 pub mod open_flags;
 pub mod regs;
 pub mod syscall_record;

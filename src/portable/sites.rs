@@ -12,6 +12,7 @@ const HEADER_LEN: usize = 64;
 const SITE_LEN: usize = 40;
 const SAVED_LEN: usize = 8;
 const RESIDUE_LEN: usize = 24;
+const JUMPS_LEN: usize = 8;
 
 /// Where the caller's value of a callee-saved register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub struct SiteEntry {
     pub saved: Vec<Saved>,
     /// Live locations outside the slots.
     pub residue: Vec<Residue>,
+    /// Jump cells of the frame, whose address is in the first word of the slots; 0 if the function does not call `setjmp`.
+    pub cells: u32,
 }
 
 /// A site of a [`SiteTable`].
@@ -91,6 +94,8 @@ pub struct Site<'a> {
     pub saved: &'a [Saved],
     /// Live locations outside the slots.
     pub residue: &'a [Residue],
+    /// Jump cells of the frame, whose address is in the first word of the slots; 0 if the function does not call `setjmp`.
+    pub cells: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +109,8 @@ struct RawSite {
     n_saved: u16,
     n_residue: u16,
     first_residue: u32,
+    /// In a list of its own in the file.
+    cells: u32,
 }
 
 /// All sites of one executable.
@@ -136,6 +143,7 @@ impl SiteTable {
                 n_saved: e.saved.len().try_into().map_err(|_| too_many("number of saved registers", e.saved.len()))?,
                 n_residue: e.residue.len().try_into().map_err(|_| too_many("number of residues", e.residue.len()))?,
                 first_residue: table.residue.len() as u32,
+                cells: e.cells,
             });
             table.saved.extend(e.saved);
             table.residue.extend(e.residue);
@@ -167,6 +175,7 @@ impl SiteTable {
         let n_sites = count(&mut c, "n_sites", bytes.len() / (SITE_LEN + 4))?;
         let n_saved = count(&mut c, "n_saved", bytes.len() / SAVED_LEN)?;
         let n_residue = count(&mut c, "n_residue", bytes.len() / RESIDUE_LEN)?;
+        let n_jumps = count(&mut c, "n_jumps", bytes.len() / JUMPS_LEN)?;
         c.take(HEADER_LEN - c.at())?;
         let mut table = Self {
             isa,
@@ -186,6 +195,7 @@ impl SiteTable {
                 n_saved: c.u16()?,
                 n_residue: c.u16()?,
                 first_residue: c.u32()?,
+                cells: 0,
             });
         }
         for _ in 0..n_sites {
@@ -198,6 +208,16 @@ impl SiteTable {
         }
         for _ in 0..n_residue {
             table.residue.push(parse_residue(&mut c)?);
+        }
+        let mut behind = 0;
+        for _ in 0..n_jumps {
+            let at = c.at();
+            let (index, cells) = (c.u32()?, c.u32()?);
+            match table.sites.get_mut(index as usize) {
+                Some(site) if index >= behind && cells > 0 => site.cells = cells,
+                _ => return Err(c.field("entry of a site with jump cells", index.into(), at)),
+            }
+            behind = index + 1;
         }
         table.check()?;
         Ok(table)
@@ -215,7 +235,8 @@ impl SiteTable {
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
         out.extend(u32::from(self.isa.elf_machine()).to_le_bytes());
-        for n in [self.sites.len(), self.saved.len(), self.residue.len()] {
+        let jumps = || self.sites.iter().enumerate().filter(|(_, site)| site.cells > 0);
+        for n in [self.sites.len(), self.saved.len(), self.residue.len(), jumps().count()] {
             out.extend((n as u64).to_le_bytes());
         }
         out.resize(HEADER_LEN, 0);
@@ -251,6 +272,10 @@ impl SiteTable {
             out.extend(place.to_le_bytes());
             out.extend(value.to_le_bytes());
             out.extend([0; 8]);
+        }
+        for (index, site) in jumps() {
+            out.extend((index as u32).to_le_bytes());
+            out.extend(site.cells.to_le_bytes());
         }
         out
     }
@@ -301,6 +326,7 @@ impl SiteTable {
             slots_len: raw.slots_len,
             saved: &self.saved[raw.first_saved as usize..][..raw.n_saved.into()],
             residue: &self.residue[raw.first_residue as usize..][..raw.n_residue.into()],
+            cells: raw.cells,
         }
     }
 
@@ -322,6 +348,9 @@ impl SiteTable {
             };
             if s.slots_len > 0 && !within(s.slots_cfa_off, s.slots_len) {
                 return bad("slots outside the frame", i64::from(s.slots_cfa_off).cast_unsigned(), at);
+            }
+            if s.cells > 0 && s.slots_len < 8 {
+                return bad("jump cells without room for their address", s.cells.into(), at);
             }
             let site = self.site(s);
             if let Some(saved) = site.saved.iter().find(|saved| !within(saved.cfa_off, 8)) {
@@ -394,6 +423,7 @@ mod tests {
                     Residue { place: Place::Stack(-56), size: 8, value: Value::ThreadPointer(-8) },
                     Residue { place: Place::Stack(-60), size: 4, value: Value::Constant(1) },
                 ],
+                cells: 3,
             },
             SiteEntry {
                 id: 9,
@@ -403,6 +433,7 @@ mod tests {
                 slots_len: 0,
                 saved: vec![],
                 residue: vec![Residue { place: Place::Register(DwarfReg(20)), size: 8, value: Value::Cfa(-16) }],
+                cells: 0,
             },
             SiteEntry {
                 id: 1,
@@ -412,6 +443,7 @@ mod tests {
                 slots_len: 0,
                 saved: vec![],
                 residue: vec![],
+                cells: 0,
             },
         ]
     }
@@ -420,11 +452,12 @@ mod tests {
     fn write_read_write() {
         let table = SiteTable::build(Isa::Aarch64, entries()).unwrap();
         let bytes = table.to_bytes();
-        assert_eq!(bytes.len(), 64 + 3 * 44 + 4 + 2 * 8 + 4 * 24);
+        assert_eq!(bytes.len(), 64 + 3 * 44 + 4 + 2 * 8 + 4 * 24 + 8);
         let read = SiteTable::parse(&bytes, Isa::Aarch64).unwrap();
         assert_eq!(read, table);
         assert_eq!(read.to_bytes(), bytes);
         assert_eq!(read.by_return(ReturnAddr(0x2010)).unwrap().id, 5);
+        assert_eq!([5, 9, 1].map(|id| read.by_id(id).unwrap().cells), [3, 0, 0]);
         assert_eq!(read.by_id(9).unwrap().ret, ReturnAddr(0x1010));
         assert_eq!(read.by_id(9).unwrap().residue[0].value, Value::Cfa(-16));
         assert_eq!(read.by_id(2), None);
@@ -437,6 +470,13 @@ mod tests {
         let mut twice = entries();
         twice[1].id = 5;
         assert!(SiteTable::build(Isa::Aarch64, twice).is_err());
+    }
+
+    #[test]
+    fn refuses_jump_cells_that_nothing_points_to() {
+        let mut without = entries();
+        (without[0].slots_len, without[0].slots_cfa_off) = (0, 0);
+        assert!(SiteTable::build(Isa::Aarch64, without).is_err());
     }
 
     #[test]

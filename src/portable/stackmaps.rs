@@ -1,7 +1,8 @@
 //! `.llvm_stackmaps`: one record per site, concatenated version-3 blobs (LLVM's `docs/StackMaps.rst`).
 //!
 //! A record of a site (`docs/architecture.md` §4.2) has two locations, `Direct` (where the slots are)
-//! and `Constant` (their length), or one, `Constant 0`, in a function without slots.
+//! and `Constant` (their length), or one, `Constant 0`, in a function without slots. A function that calls `setjmp` has
+//! a third, `Constant`: the number of its jump cells, whose address is in the first word of the slots.
 use super::Error;
 use super::bytes::Cursor;
 use isamorph_arch::DwarfReg;
@@ -39,6 +40,8 @@ pub struct Record {
     pub offset: u32,
     /// Where the slots are; `None` in a function without.
     pub slots: Option<Slots>,
+    /// How many jump cells the function has; 0 if it does not call `setjmp`.
+    pub cells: u32,
 }
 
 /// Where a function's slots are.
@@ -105,7 +108,7 @@ enum Location {
 fn record(c: &mut Cursor<'_>, function: u64, constants: &[u8], start: usize) -> Result<Record, Error> {
     let at = c.at();
     let (id, offset, _reserved, count) = (c.u64()?, c.u32()?, c.u16()?, c.u16()?);
-    let mut locations = [const { None }; 2];
+    let mut locations = [const { None }; 3];
     if count == 0 || usize::from(count) > locations.len() {
         return Err(c.field("number of locations", count.into(), at));
     }
@@ -120,16 +123,21 @@ fn record(c: &mut Cursor<'_>, function: u64, constants: &[u8], start: usize) -> 
         return Err(c.field("number of live-outs", live_outs.into(), at));
     }
     align(c, start)?;
-    let slots = match locations {
-        [Some(Location::Constant(0)), None] => None,
-        [Some(Location::Direct(reg, offset)), Some(Location::Constant(len))] => {
-            let len =
-                u32::try_from(len).ok().filter(|len| *len > 0).ok_or_else(|| c.field("slots' length", len, at))?;
-            Some(Slots { reg, offset, len })
+    let positive = |field, n| u32::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| c.field(field, n, at));
+    let (slots, cells) = match locations {
+        [Some(Location::Constant(0)), None, None] => (None, 0),
+        [Some(Location::Direct(reg, offset)), Some(Location::Constant(len)), cells] => {
+            let slots = Slots { reg, offset, len: positive("slots' length", len)? };
+            let cells = match cells {
+                None => 0,
+                Some(Location::Constant(cells)) if slots.len >= 8 => positive("number of jump cells", cells)?,
+                Some(_) => return Err(c.field("jump cells are none of a site; ID", id, at)),
+            };
+            (Some(slots), cells)
         }
         _ => return Err(c.field("locations are none of a site; ID", id, at)),
     };
-    Ok(Record { id, function, offset, slots })
+    Ok(Record { id, function, offset, slots, cells })
 }
 
 fn location(c: &mut Cursor<'_>, constants: &[u8]) -> Result<Location, Error> {
@@ -163,8 +171,8 @@ mod tests {
 
     fn blob() -> Vec<u8> {
         let mut b = vec![3, 0, 0, 0];
-        b.extend([1u32, 0, 2].iter().flat_map(|n| n.to_le_bytes()));
-        b.extend([0x0040_1000u64, 0x38, 2].iter().flat_map(|n| n.to_le_bytes()));
+        b.extend([1u32, 0, 3].iter().flat_map(|n| n.to_le_bytes()));
+        b.extend([0x0040_1000u64, 0x38, 3].iter().flat_map(|n| n.to_le_bytes()));
         // ID 7 at +16: Direct rbp-32, Constant 24.
         b.extend(7u64.to_le_bytes());
         b.extend(16u32.to_le_bytes());
@@ -180,6 +188,16 @@ mod tests {
         b.extend([4, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         b.extend([0; 4]);
         b.extend([0; 8]);
+        // ID 9 at +48: Direct rbp-32, Constant 24, Constant 2.
+        b.extend(9u64.to_le_bytes());
+        b.extend(48u32.to_le_bytes());
+        b.extend([0, 0, 3, 0]);
+        b.extend([2, 0, 8, 0, 6, 0, 0, 0]);
+        b.extend((-32i32).to_le_bytes());
+        b.extend([4, 0, 8, 0, 0, 0, 0, 0, 24, 0, 0, 0]);
+        b.extend([4, 0, 8, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
+        b.extend([0; 4]);
+        b.extend([0; 8]);
         b
     }
 
@@ -189,10 +207,10 @@ mod tests {
         bytes.extend([0; 8]);
         bytes.extend(blob());
         let maps = parse(&bytes).unwrap();
-        assert_eq!((maps.functions.len(), maps.records.len()), (2, 4));
+        assert_eq!((maps.functions.len(), maps.records.len()), (2, 6));
         let slots = Some(Slots { reg: DwarfReg(6), offset: -32, len: 24 });
-        assert_eq!(maps.records[2], Record { id: 7, function: 0x0040_1000, offset: 16, slots });
-        assert_eq!(maps.records[3], Record { id: 8, function: 0x0040_1000, offset: 32, slots: None });
+        let record = |id, offset, slots, cells| Record { id, function: 0x0040_1000, offset, slots, cells };
+        assert_eq!(maps.records[3..], [record(7, 16, slots, 0), record(8, 32, None, 0), record(9, 48, slots, 2)]);
     }
 
     #[test]

@@ -188,6 +188,7 @@ impl Fixture {
             start: isamorph_arch::RemoteAddr(self.machine.sp),
             bytes: Vec::new(),
             registers: self.machine.registers.iter().map(|(reg, value)| (*reg, *value)).collect(),
+            cells: Vec::new(),
         };
         let tp = isamorph_arch::RemoteAddr(self.machine.tp);
         super::core::write(&mut core, self.isa, pc, &stack, tp, Default::default(), 0x1234);

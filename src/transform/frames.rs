@@ -3,6 +3,7 @@
 //! The outermost CFA is common; going inwards each callee's CFA is its caller's `sp` (architecture §4.8). Writing
 //! goes inwards too and carries the value of every callee-saved register as it would be in a running thread: what a
 //! frame saves is its caller's value, what is live in it comes from the site's residue.
+use super::jumps;
 use super::unwind::{Frame, Member, Memory, MemoryError, NativeStack, return_offset};
 use crate::portable::{Place, Residue, Site, Value};
 use isamorph_arch::{DwarfReg, Isa, RemoteAddr, ReturnAddr, aarch64, syscall_record as record, x86_64};
@@ -59,6 +60,18 @@ pub enum LayoutError {
         /// The target.
         isa: Isa,
     },
+    /// A jump cell that its frame's call of setjmp did not fill.
+    #[error("the jump cell at {cell} of site {site:#x} (returning to {ret}): {what}")]
+    Jump {
+        /// Address of the cell.
+        cell: RemoteAddr,
+        /// The site at which its frame is suspended.
+        site: u64,
+        /// Its return address in the source executable.
+        ret: ReturnAddr,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The source's slots are not in the images.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -86,6 +99,8 @@ pub struct Rewritten {
     pub bytes: Vec<u8>,
     /// Callee-saved registers at the stub's restart label; the frame pointer is the stub's own.
     pub registers: Vec<(DwarfReg, u64)>,
+    /// Jump cells by address.
+    pub cells: Vec<(RemoteAddr, jumps::Cell)>,
 }
 
 impl<'a> Layout<'a> {
@@ -145,11 +160,15 @@ impl<'a> Layout<'a> {
         let mut out = Bytes { start: self.record, bytes: vec![0; (self.top.0 - self.record.0) as usize] };
         let mut saved = CalleeSaved::new(isa);
         let mut ret = self.root_ret;
+        let mut cells = Vec::new();
         for ((frame, site), from) in self.frames.iter().zip(&stack.frames).rev() {
             let wrong = |what| LayoutError::Table { site: site.id, ret: site.ret, isa, what };
             let outside = || wrong("an entry lies outside its frame");
             let cell = |offset: i32| frame.cfa.checked_offset(offset.into());
-            let mut record_at = None;
+            if site.cells > 0 {
+                let place = jumps::Place { from, to: frame, source, target: &self.target, thread_pointer };
+                jumps::rewrite(&place, &saved, memory, &mut cells)?;
+            }
             for entry in site.saved {
                 if entry.reg == return_register(isa) {
                     continue;
@@ -157,27 +176,16 @@ impl<'a> Layout<'a> {
                 let value =
                     saved.get(entry.reg).ok_or_else(|| wrong("a register that calls do not preserve is saved"))?;
                 out.put(cell(entry.cfa_off), &value.to_le_bytes()).ok_or_else(outside)?;
-                if entry.reg == frame_pointer(isa) {
-                    record_at = cell(entry.cfa_off);
-                }
             }
             let ret_cell = return_offset(site, isa).and_then(cell);
             out.put(ret_cell, &ret.to_le_bytes()).ok_or_else(outside)?;
-            // Both psABIs: the frame pointer is the address of the caller's saved frame pointer.
-            if let Some(at) = record_at {
-                saved.set(frame_pointer(isa), at.0);
-            }
+            let live = "a register that calls do not preserve is live";
+            saved.enter(site, frame.cfa, thread_pointer, isa).ok_or_else(|| wrong(live))?;
             for residue in site.residue {
-                let value = evaluate(residue, frame.cfa, thread_pointer);
-                match residue.place {
-                    Place::Register(reg) => {
-                        saved.set(reg, value).ok_or_else(|| wrong("a register that calls do not preserve is live"))?;
-                    }
-                    Place::Stack(offset) => {
-                        let bytes = value.to_le_bytes();
-                        let bytes = bytes.get(..residue.size.into()).ok_or_else(outside)?;
-                        out.put(cell(offset), bytes).ok_or_else(outside)?;
-                    }
+                if let Place::Stack(offset) = residue.place {
+                    let bytes = evaluate(residue, frame.cfa, thread_pointer).to_le_bytes();
+                    let bytes = bytes.get(..residue.size.into()).ok_or_else(outside)?;
+                    out.put(cell(offset), bytes).ok_or_else(outside)?;
                 }
             }
             if let (Some(peer), true) = (source.sites.by_id(from.site), site.slots_len > 0) {
@@ -188,7 +196,7 @@ impl<'a> Layout<'a> {
             ret = site.ret.0;
         }
         self.write_record(stack.record, &mut out, &mut saved, ret, memory)?;
-        Ok(Rewritten { start: out.start, bytes: out.bytes, registers: saved.0 })
+        Ok(Rewritten { start: out.start, bytes: out.bytes, registers: saved.0, cells })
     }
 
     /// The stub's frame: the part that means the same everywhere, marked as entered before, its gate open.
@@ -241,7 +249,8 @@ fn return_register(isa: Isa) -> DwarfReg {
 }
 
 /// The callee-saved registers as they are while a frame runs; all zero in the start stub.
-struct CalleeSaved(Vec<(DwarfReg, u64)>);
+#[derive(Clone)]
+pub(super) struct CalleeSaved(Vec<(DwarfReg, u64)>);
 
 impl CalleeSaved {
     fn new(isa: Isa) -> Self {
@@ -250,6 +259,33 @@ impl CalleeSaved {
             Isa::Aarch64 => aarch64::dwarf::CALLEE_SAVED,
         };
         Self(registers.iter().map(|reg| (*reg, 0)).collect())
+    }
+
+    /// The registers and their values, in the order of `dwarf::CALLEE_SAVED`.
+    pub(super) fn values(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|(_, value)| *value)
+    }
+
+    /// From what the caller of a frame left to what is there at one of its sites; `None` if its table entry names a
+    /// register that calls do not preserve.
+    pub(super) fn enter(
+        &mut self,
+        site: &Site<'_>,
+        cfa: RemoteAddr,
+        thread_pointer: RemoteAddr,
+        isa: Isa,
+    ) -> Option<()> {
+        let fp = frame_pointer(isa);
+        // Both psABIs: the frame pointer is the address of the caller's saved frame pointer.
+        if let Some(saved) = site.saved.iter().find(|saved| saved.reg == fp) {
+            self.set(fp, cfa.0.wrapping_add_signed(saved.cfa_off.into()))?;
+        }
+        for residue in site.residue {
+            if let Place::Register(reg) = residue.place {
+                self.set(reg, evaluate(residue, cfa, thread_pointer))?;
+            }
+        }
+        Some(())
     }
 
     fn get(&self, reg: DwarfReg) -> Option<u64> {

@@ -1,16 +1,19 @@
 //! Tests of unwinding and layout against an independent model: a machine that runs prologues and epilogues.
 //!
 //! The source's stack is made by simulated calls; the translated stack is judged by simulated returns. At every
-//! return each slot byte, each live register and each live stack byte must be what the target's code expects.
-use super::frames::Layout;
+//! return each slot byte, each live register and each live stack byte must be what the target's code expects; and each
+//! jump cell of the frame must lead to where `setjmp` would return a second time.
+use super::frames::{Layout, LayoutError};
 use super::unwind::{Member, Memory, MemoryError, UnwindError, unwind};
 use crate::portable::{Place, Residue, Saved, SiteEntry, SiteTable, Value};
-use isamorph_arch::{DwarfReg, Isa, RemoteAddr, ReturnAddr, aarch64, syscall_record as record, x86_64};
+use isamorph_arch::{DwarfReg, Isa, RemoteAddr, ReturnAddr, aarch64, jump_cell, syscall_record as record, x86_64};
 use std::collections::BTreeMap;
 
 pub(super) const TOP: u64 = 0x7000_0000_0000;
 pub(super) const ROOTS: [u64; 4] = [0x40_0010, 0x40_0020, 0, 0];
 pub(super) const RESTORE_RT: u64 = 0x40_0030;
+/// From the ID of a function to that of its call of `setjmp`.
+const TWICE: u64 = 1 << 32;
 
 /// A small generator of numbers (Knuth's MMIX constants): failures are replayed by their seed.
 pub(super) struct Random(pub u64);
@@ -41,7 +44,7 @@ fn fp(isa: Isa) -> DwarfReg {
 }
 
 /// A function with one call site, as `isa` compiles it.
-fn site(random: &mut Random, isa: Isa, id: u64, slots_len: u32) -> SiteEntry {
+fn site(random: &mut Random, isa: Isa, id: u64, slots_len: u32, cells: u32) -> SiteEntry {
     let ret = match isa {
         Isa::X86_64 => 0x50_0000 + id * 0x40 + 5,
         Isa::Aarch64 => 0x50_0000 + id * 0x40 + 4 * random.below(9),
@@ -66,17 +69,7 @@ fn site(random: &mut Random, isa: Isa, id: u64, slots_len: u32) -> SiteEntry {
             saved.push(Saved { reg: *reg, cfa_off: -below });
         }
     }
-    let mut residue = Vec::new();
-    for reg in saved.iter().map(|saved| saved.reg).filter(|reg| callee_saved(isa).contains(reg)) {
-        if reg != fp(isa) && random.below(3) == 0 {
-            let value = match random.below(3) {
-                0 => Value::Constant(random.next()),
-                1 => Value::Cfa(-(random.below(64) as i64)),
-                _ => Value::ThreadPointer(random.below(64) as i64 - 32),
-            };
-            residue.push(Residue { place: Place::Register(reg), size: 8, value });
-        }
-    }
+    let mut residue = live_registers(random, isa, &saved);
     if random.below(4) == 0 {
         below += 8;
         residue.push(Residue { place: Place::Stack(-below), size: 8, value: Value::ThreadPointer(-8) });
@@ -95,7 +88,34 @@ fn site(random: &mut Random, isa: Isa, id: u64, slots_len: u32) -> SiteEntry {
     }
     let spill = 8 * random.below(6) as i32;
     let cfa_minus_sp = ((below + spill + 15) & !15) as u32;
-    SiteEntry { id, ret: ReturnAddr(ret), cfa_minus_sp, slots_cfa_off, slots_len, saved, residue }
+    SiteEntry { id, ret: ReturnAddr(ret), cfa_minus_sp, slots_cfa_off, slots_len, saved, residue, cells }
+}
+
+/// Residue in registers that the function saves.
+fn live_registers(random: &mut Random, isa: Isa, saved: &[Saved]) -> Vec<Residue> {
+    let mut residue = Vec::new();
+    for reg in saved.iter().map(|saved| saved.reg).filter(|reg| callee_saved(isa).contains(reg)) {
+        if reg != fp(isa) && random.below(3) == 0 {
+            let value = match random.below(3) {
+                0 => Value::Constant(random.next()),
+                1 => Value::Cfa(-(random.below(64) as i64)),
+                _ => Value::ThreadPointer(random.below(64) as i64 - 32),
+            };
+            residue.push(Residue { place: Place::Register(reg), size: 8, value });
+        }
+    }
+    residue
+}
+
+/// The same function's call of `setjmp`: its own ID, stack pointer and live registers.
+fn twice(random: &mut Random, isa: Isa, of: &SiteEntry) -> SiteEntry {
+    let mut site = of.clone();
+    site.id += TWICE;
+    site.ret.0 += 0x1c;
+    site.cfa_minus_sp += 16 * random.below(2) as u32;
+    site.residue.retain(|residue| matches!(residue.place, Place::Stack(_)));
+    site.residue.extend(live_registers(random, isa, &of.saved));
+    site
 }
 
 pub(super) struct Program {
@@ -106,8 +126,17 @@ pub(super) struct Program {
 impl Program {
     pub(super) fn new(random: &mut Random, n: u64) -> Self {
         let slots: Vec<u32> = (0..n).map(|_| [0, 8, 16, 40, 200][random.below(5) as usize]).collect();
+        let cells: Vec<u32> =
+            slots.iter().map(|len| if *len > 0 { (random.below(6) as u32).saturating_sub(3) } else { 0 }).collect();
         let table = |isa: Isa, random: &mut Random| {
-            let entries = (0..n).map(|id| site(random, isa, id, slots[id as usize])).collect();
+            let mut entries = Vec::new();
+            for id in 0..n {
+                let site = site(random, isa, id, slots[id as usize], cells[id as usize]);
+                if site.cells > 0 {
+                    entries.push(twice(random, isa, &site));
+                }
+                entries.push(site);
+            }
             SiteTable::build(isa, entries).unwrap()
         };
         let tables = Isa::ALL.map(|isa| (isa, table(isa, random)));
@@ -160,6 +189,8 @@ pub(super) struct Truth {
     pub frames: Vec<(u64, Vec<u8>)>,
     record: [u8; record::NEUTRAL_LEN as usize],
     root: usize,
+    /// The outermost CFA: above it is the portable stack, with the cells.
+    outer: u64,
 }
 
 pub(super) struct Machine {
@@ -171,10 +202,12 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    fn new(isa: Isa, bytes: usize, tp: u64, random: &mut Random) -> Self {
+    fn new(isa: Isa, depth: usize, tp: u64, random: &mut Random) -> Self {
+        let above = (0x100 + 2 * jump_cell::LEN as usize * depth).next_multiple_of(16);
+        let bytes = (depth + 1) * 0x400 + above;
         let ram = (0..bytes.next_multiple_of(4096)).map(|_| random.next() as u8).collect();
         let registers = callee_saved(isa).iter().map(|reg| (*reg, random.next())).collect();
-        Self { isa, ram: Ram(ram), registers, sp: TOP - 0x100, tp }
+        Self { isa, ram: Ram(ram), registers, sp: TOP - above as u64, tp }
     }
 
     fn value(&self, residue: &Residue, cfa: u64) -> u64 {
@@ -217,6 +250,55 @@ impl Machine {
         site.ret.0
     }
 
+    /// Fills a jump cell as `setjmp` does in a function that is about to be called.
+    fn set_jump(&mut self, program: &Program, function: u64, at: u64) {
+        let site = program.tables[&self.isa].by_id(function + TWICE).unwrap();
+        let cfa = self.sp;
+        let mut words = vec![jump_cell::key(at), site.ret.0, cfa - u64::from(site.cfa_minus_sp)];
+        for reg in callee_saved(self.isa) {
+            words.push(self.register_at(&site, *reg, cfa).unwrap_or(0xdead));
+        }
+        for (n, word) in words.iter().enumerate() {
+            self.ram.put(at + 8 * n as u64, &word.to_le_bytes());
+        }
+    }
+
+    /// What a register holds at a site of a frame: residue, the frame pointer, the caller's value, or nothing to rely on.
+    fn register_at(&self, site: &crate::portable::Site<'_>, reg: DwarfReg, cfa: u64) -> Option<u64> {
+        let saved = site.saved.iter().find(|saved| saved.reg == reg);
+        if let Some(residue) = site.residue.iter().find(|residue| residue.place == Place::Register(reg)) {
+            return Some(self.value(residue, cfa));
+        }
+        match saved {
+            Some(saved) if reg == fp(self.isa) => Some(cfa.wrapping_add_signed(saved.cfa_off.into())),
+            Some(_) => None,
+            None => Some(self.registers[&reg]),
+        }
+    }
+
+    /// Whether a second return of `setjmp` in a frame finds what it must, for each cell that is set; how many those are.
+    fn check_jumps(&self, program: &Program, function: u64, slots: &[u8], cfa: u64, context: &str) -> usize {
+        let table = &program.tables[&self.isa];
+        let mut at = u64::from_le_bytes(slots[..8].try_into().unwrap());
+        let mut set = 0;
+        for _ in 0..table.by_id(function).unwrap().cells * u32::from(at != 0) {
+            if self.ram.get(at) == jump_cell::key(at) {
+                set += 1;
+                let site = table.by_id(function + TWICE).unwrap();
+                assert_eq!(self.ram.get(at + jump_cell::RETURN), site.ret.0, "{context}: where a jump goes");
+                assert_eq!(self.ram.get(at + jump_cell::SP) + u64::from(site.cfa_minus_sp), cfa, "{context}");
+                for (n, reg) in callee_saved(self.isa).iter().enumerate() {
+                    if let Some(expected) = self.register_at(&site, *reg, cfa) {
+                        let found = self.ram.get(at + jump_cell::REGISTERS + 8 * n as u64);
+                        assert_eq!(found, expected, "{context}: {reg:?} after a jump");
+                    }
+                }
+            }
+            at += jump_cell::LEN;
+        }
+        set
+    }
+
     fn enter_stub(&mut self, ret: u64, neutral: &[u8]) {
         let cfa = self.sp;
         self.sp = cfa - record::FRAME_LEN;
@@ -227,8 +309,9 @@ impl Machine {
         self.registers.insert(fp(self.isa), self.sp + record::SAVED_FP);
     }
 
-    /// Returns from the stub and from every frame, checking what each finds.
-    pub fn return_from_all(mut self, program: &Program, truth: &Truth, context: &str) {
+    /// Returns from the stub and from every frame, checking what each finds; the number of jump cells among that.
+    pub fn return_from_all(mut self, program: &Program, truth: &Truth, context: &str) -> usize {
+        let mut jumps = 0;
         let isa = self.isa;
         assert_eq!(self.registers[&fp(isa)], self.sp + record::SAVED_FP, "{context}: the stub's frame pointer");
         let mut ret = self.ram.get(self.sp + record::RETURN);
@@ -251,6 +334,9 @@ impl Machine {
                     }
                 }
             }
+            if site.cells > 0 {
+                jumps += self.check_jumps(program, *function, slots, cfa, &context);
+            }
             ret = self.ram.get(cfa - 8);
             for saved in site.saved {
                 let value = self.ram.get(cfa.wrapping_add_signed(saved.cfa_off.into()));
@@ -267,26 +353,40 @@ impl Machine {
             self.sp = cfa;
         }
         assert_eq!(ret, ROOTS[truth.root], "{context}: root");
-        assert_eq!(self.sp, TOP - 0x100, "{context}: outermost CFA");
+        assert_eq!(self.sp, truth.outer, "{context}: outermost CFA");
+        jumps
     }
 }
 
 pub(super) fn run(program: &Program, random: &mut Random, isa: Isa, depth: usize, tp: u64) -> (Machine, Truth) {
-    let mut machine = Machine::new(isa, (depth + 1) * 0x400, tp, random);
+    let mut machine = Machine::new(isa, depth, tp, random);
+    let outer = machine.sp;
+    let mut portable = outer;
     let root = random.below(2) as usize;
     let mut ret = ROOTS[root];
     let mut frames = Vec::new();
     for _ in 0..depth {
         let function = random.below(program.n);
         let len = program.tables[&isa].by_id(function).unwrap().slots_len;
-        let slots: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        let mut slots: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        let n = program.tables[&isa].by_id(function).unwrap().cells;
+        if n > 0 {
+            let known = random.below(5) > 0;
+            slots[..8].copy_from_slice(&(portable * u64::from(known)).to_le_bytes());
+            for _ in 0..n * u32::from(known) {
+                if random.below(4) > 0 {
+                    machine.set_jump(program, function, portable);
+                }
+                portable += jump_cell::LEN;
+            }
+        }
         ret = machine.call(program, function, ret, &slots);
         frames.push((function, slots));
     }
     let mut neutral = [0; record::NEUTRAL_LEN as usize];
     neutral.fill_with(|| random.next() as u8);
     machine.enter_stub(ret, &neutral);
-    (machine, Truth { frames, record: neutral, root })
+    (machine, Truth { frames, record: neutral, root, outer })
 }
 
 fn translate(program: &Program, machine: &mut Machine, to: Isa, tp: u64) -> Machine {
@@ -297,12 +397,18 @@ fn translate(program: &Program, machine: &mut Machine, to: Isa, tp: u64) -> Mach
     let rewritten = layout.write(&stack, &source, &mut machine.ram, RemoteAddr(tp)).unwrap();
     assert_eq!(rewritten.start, layout.record);
     let mut ram = Ram(vec![0xee; machine.ram.0.len()]);
+    // The portable stack stays as it is but for the cells.
+    ram.put(layout.top.0, machine.ram.slice(layout.top.0, (TOP - layout.top.0) as usize));
+    for (at, cell) in &rewritten.cells {
+        ram.put(at.0, cell);
+    }
     ram.put(rewritten.start.0, &rewritten.bytes);
     Machine { isa: to, ram, registers: rewritten.registers.into_iter().collect(), sp: rewritten.start.0, tp }
 }
 
 #[test]
 fn translated_frames_return_as_the_target_expects() {
+    let mut jumps = 0;
     for seed in 0..60 {
         let random = &mut Random(seed);
         let program = Program::new(random, 40);
@@ -314,9 +420,10 @@ fn translated_frames_return_as_the_target_expects() {
             assert_eq!(flags & (record::FLAG_RESUMED | record::FLAG_GATE), record::FLAG_RESUMED);
             let len = record::FLAGS as usize;
             assert_eq!(target.ram.slice(target.sp, len), &truth.record[..len]);
-            target.return_from_all(&program, &truth, &format!("seed {seed} from {from}"));
+            jumps += target.return_from_all(&program, &truth, &format!("seed {seed} from {from}"));
         }
     }
+    assert!(jumps > 300, "{jumps} jump cells");
 }
 
 #[test]
@@ -337,6 +444,32 @@ fn there_and_back_again_is_the_same_stack() {
             back.return_from_all(&program, &truth, &format!("seed {seed} from {from}"));
         }
     }
+}
+
+#[test]
+fn a_jump_cell_of_another_frame_is_refused() {
+    let mut refused = 0;
+    for seed in 200..240 {
+        let random = &mut Random(seed);
+        let program = Program::new(random, 20);
+        let (mut machine, truth) = run(&program, random, Isa::X86_64, 8, 0x5000);
+        let (source, target) = (program.member(Isa::X86_64), program.member(Isa::Aarch64));
+        let set = (truth.outer..TOP - jump_cell::LEN)
+            .step_by(jump_cell::LEN as usize)
+            .find(|at| machine.ram.get(*at) == jump_cell::key(*at));
+        let Some(at) = set else { continue };
+        for (place, change) in [(jump_cell::RETURN, 1), (jump_cell::SP, 16), (jump_cell::SP, u64::MAX)] {
+            let old = machine.ram.get(at + place);
+            machine.ram.put(at + place, &old.wrapping_add(change).to_le_bytes());
+            let stack = unwind(&mut machine.ram, &source, RemoteAddr(machine.sp)).unwrap();
+            let layout = Layout::new(&stack, &source, target).unwrap();
+            let error = layout.write(&stack, &source, &mut machine.ram, RemoteAddr(0)).unwrap_err();
+            assert!(matches!(error, LayoutError::Jump { cell, .. } if cell.0 == at), "{error}");
+            machine.ram.put(at + place, &old.to_le_bytes());
+            refused += 1;
+        }
+    }
+    assert!(refused > 30, "{refused}");
 }
 
 #[test]

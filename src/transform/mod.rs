@@ -12,6 +12,7 @@ pub mod files;
 #[cfg(test)]
 mod fixture;
 pub mod frames;
+pub mod jumps;
 #[cfg(test)]
 mod machine;
 pub mod memory;

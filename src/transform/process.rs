@@ -87,6 +87,9 @@ impl Process {
         let grown = space::grow_stack(&mut mm.vmas, sp, low, limit)
             .map_err(|(need, why)| TransformError::StackSpace { tid: self.pid, to, need, sp, why })?;
         memory.write_or_zero(low, &rewritten.bytes, grown)?;
+        for (at, cell) in &rewritten.cells {
+            memory.write(*at, cell)?;
+        }
         convert_auxv(mm, &mut memory, from, to)?;
         space::rewrite(mm, &source.executable, &target.executable)?;
 

@@ -23,6 +23,16 @@ __isam_safepoint:
 __isam_restore_rt:
         ret
         .balign 32
+#ifdef JUMPS // pairs with setjmp
+        .globl __isam_setjmp
+        .type __isam_setjmp, %function
+__isam_setjmp:
+        ret
+        .balign 32
+#define SETJMP __isam_setjmp
+#else
+#define SETJMP 0
+#endif
 
         .section .text.isam.leaf, "ax"
         .globl leaf
@@ -49,5 +59,5 @@ leaf:
         .quad __isam_syscall, __isam_syscall, __isam_syscall, 0, __isam_safepoint, __isam_restore_rt
         .quad 0, 0, 0, 0
         .quad polls_start, polls_end, bbmap_start, bbmap_end, stackmaps_start, stackmaps_end
-        .quad eh_frame_start, eh_frame_end, 0, 0, 0, 0
+        .quad eh_frame_start, eh_frame_end, 0, SETJMP, 0, 0
         .zero 64

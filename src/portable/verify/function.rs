@@ -3,6 +3,7 @@ use super::abi::Abi;
 use super::code::Code;
 use super::frames::{self, Frames, Row};
 use super::insn::{Decoder, Flow, Parts, Reg, RegSet};
+use super::jumps::Jumps;
 use super::liveness::{self, Accesses, Bytes, Live};
 use super::values::{Deaf, FrameAccess, Interpreter, Listener, ReadOnly, State, Value, defines};
 use super::violation::{Kind, Violation};
@@ -57,6 +58,8 @@ pub struct Proved {
     pub reads: Vec<u32>,
     /// Slot bytes that are written on every path to it.
     pub written: Option<Bytes>,
+    /// Whether the call returns twice.
+    pub twice: bool,
 }
 
 /// A call that passes something derived from a frame address in a register.
@@ -97,6 +100,7 @@ struct Function<'a, 'b> {
     context: &'a Context<'b>,
     name: String,
     code: Code,
+    jumps: Jumps,
     outcome: Outcome,
 }
 
@@ -109,7 +113,8 @@ pub fn analyse(context: &Context<'_>, function: &bbmap::Function, records: &[sta
             outcome.decoded = true;
             outcome.insns = code.insns.len();
             outcome.polls = code.insns.iter().filter(|insn| context.polls.contains_key(&insn.addr)).count();
-            let mut function = Function { context, name, code, outcome };
+            let jumps = Jumps::find(&code, context.executable.manifest.setjmp_entry);
+            let mut function = Function { context, name, code, jumps, outcome };
             function.prove(records);
             function.outcome
         }
@@ -148,6 +153,11 @@ impl Function<'_, '_> {
         self.code.text(self.context.executable, self.context.decoder, &self.code.insns[insn])
     }
 
+    fn interpreter(&self) -> Interpreter<'_> {
+        let context = self.context;
+        Interpreter { abi: context.abi, code: &self.code, jumps: &self.jumps, read_only: context.read_only }
+    }
+
     fn prove(&mut self, records: &[stackmaps::Record]) {
         let sites = self.sites(records);
         self.calls(&sites);
@@ -156,16 +166,25 @@ impl Function<'_, '_> {
             &mut self.code,
             Code { addr: 0, end: 0, insns: vec![], blocks: vec![], graph: Default::default(), order: vec![] },
         );
-        let interpreter = Interpreter { abi: context.abi, code: &code, read_only: context.read_only };
-        let states = interpreter.solve();
-        let mut log = Log::default();
-        let mut problems = Vec::new();
-        let mut slots = HashMap::new();
-        for block in &code.order {
-            let Some(mut state) = states[*block].clone() else { continue };
-            self.walk(&interpreter, *block, &mut state, &mut log, &mut problems, &sites, &mut slots);
-        }
-        self.code = code;
+        let mut jumps = std::mem::take(&mut self.jumps);
+        // Once, unless a call returns twice: then what it must not rely on grows from round to round.
+        let (states, log, mut problems, slots) = loop {
+            let interpreter =
+                Interpreter { abi: context.abi, code: &code, jumps: &jumps, read_only: context.read_only };
+            let states = interpreter.solve();
+            let mut log = Log::default();
+            let mut problems = Vec::new();
+            let mut slots = HashMap::new();
+            self.outcome.frame_arguments.clear();
+            for block in &code.order {
+                let Some(mut state) = states[*block].clone() else { continue };
+                self.walk(&interpreter, *block, &mut state, &mut log, &mut problems, &sites, &mut slots);
+            }
+            if !jumps.learn(context.abi, &log.accesses) {
+                break (states, log, problems, slots);
+            }
+        };
+        (self.code, self.jumps) = (code, jumps);
         for (insn, why) in log.escapes {
             problems.push(Kind::FrameEscape { addr: self.code.insns[insn].addr, text: self.text(insn), why });
         }
@@ -219,7 +238,7 @@ impl Function<'_, '_> {
             let Some(mut state) = states[block].clone() else { continue };
             let mut at = self.code.blocks[block].insns.start;
             for call in calls {
-                let interpreter = Interpreter { abi: context.abi, code: &self.code, read_only: context.read_only };
+                let interpreter = self.interpreter();
                 while at <= call {
                     interpreter.step(at, &mut state, &mut Deaf);
                     at += 1;
@@ -227,6 +246,9 @@ impl Function<'_, '_> {
                 let Some(live) = live.get(&call) else { continue };
                 self.site(&sites[&call], call, &state, live, &rows, range.as_ref(), written.remove(&call));
             }
+        }
+        if let Err(site) = self.jumps.spread(&mut self.outcome.sites) {
+            self.refuse(Some(site), Kind::JumpSaved);
         }
     }
 
@@ -250,6 +272,12 @@ impl Function<'_, '_> {
                 let addr = self.code.insns[call].addr;
                 self.refuse(None, Kind::TwoRecords { addr, first: first.id, second: record.id });
             }
+        }
+        // In any order: one that differs is enough.
+        if let Some(first) = records.first()
+            && let Some(other) = records.iter().find(|record| record.cells != first.cells)
+        {
+            self.refuse(None, Kind::JumpCellsDiffer { first: first.cells, other: other.cells, id: other.id });
         }
         let reachable: HashSet<usize> = self.code.order.iter().copied().collect();
         for (call, record) in &sites {
@@ -282,6 +310,9 @@ impl Function<'_, '_> {
                             None => "(any function)".to_owned(),
                         };
                         self.refuse(None, Kind::CallWithoutSite { addr: insn.addr, text: self.text(n), target });
+                    }
+                    if self.jumps.is(n) && sites.get(&n).is_some_and(|record| record.cells == 0) {
+                        self.refuse(None, Kind::NoJumpCells { addr: insn.addr, text: self.text(n) });
                     }
                 }
                 _ => {}
@@ -471,9 +502,14 @@ impl Function<'_, '_> {
         let Some((cfa_minus_sp, slots_cfa_off, slots_len)) = numbers else {
             return self.refuse(site, Kind::Format("its frame is too large, or the stack pointer is not known".into()));
         };
-        let id = record.id;
-        let entry = SiteEntry { id, ret: ReturnAddr(ret), cfa_minus_sp, slots_cfa_off, slots_len, saved, residue };
-        self.outcome.sites.push(Proved { entry, function: self.code.addr, reads, written });
+        let (id, ret, cells) = (record.id, ReturnAddr(ret), record.cells);
+        if cells > 0 {
+            // Translation reads the address of the cells.
+            reads.extend((0..8).filter(|byte| !reads.contains(byte)).collect::<Vec<_>>());
+        }
+        let entry = SiteEntry { id, ret, cfa_minus_sp, slots_cfa_off, slots_len, saved, residue, cells };
+        let twice = self.jumps.is(call);
+        self.outcome.sites.push(Proved { entry, function: self.code.addr, reads, written, twice });
     }
 
     /// What else is where the slots of a site are said to be.
@@ -508,7 +544,7 @@ impl Function<'_, '_> {
     /// The nearest instruction before a call, along any path, that may define a location.
     fn definition(&self, call: usize, location: Location) -> Option<usize> {
         let block = self.code.blocks.iter().position(|block| block.insns.contains(&call))?;
-        let interpreter = Interpreter { abi: self.context.abi, code: &self.code, read_only: self.context.read_only };
+        let interpreter = self.interpreter();
         let states = interpreter.solve();
         let matches = |block: usize, end: usize| -> Option<usize> {
             let mut state = states[block].clone()?;

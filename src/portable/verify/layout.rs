@@ -64,6 +64,7 @@ fn manifests(x86: &Executable, a64: &Executable, found: &mut Vec<Kind>) {
         ("safepoint", x.safepoint, a.safepoint),
         ("restore_rt", x.restore_rt, a.restore_rt),
         ("syscall_cp_entry", x.syscall_cp_entry, a.syscall_cp_entry),
+        ("setjmp_entry", x.setjmp_entry, a.setjmp_entry),
     ];
     for (what, x, a) in addresses {
         if x != a {

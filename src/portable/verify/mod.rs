@@ -7,6 +7,7 @@
 //! code.rs       instructions (x86_64.rs, aarch64.rs), basic blocks, edges       per function
 //! values.rs     forward: what registers and frame cells hold                   "
 //! liveness.rs   backward: what is live; forward: which slot bytes are written  "
+//! jumps.rs      what holds when a call returns twice            "
 //! frames.rs     .eh_frame, held against values                                 "
 //! function.rs   the verdict per site, and its entry of the site table          "
 //! this file     slot bytes read on one ISA and unwritten on the other
@@ -22,6 +23,7 @@ mod code;
 mod frames;
 mod function;
 pub mod insn;
+mod jumps;
 mod layout;
 mod liveness;
 mod simd_aarch64;
@@ -176,6 +178,11 @@ fn compare_sites(x: &Proof, a: &Proof, violations: &mut Vec<Violation>) {
         }
         if x_site.entry.slots_len != a_site.entry.slots_len {
             refuse(Kind::SlotsLen { x86_64: x_site.entry.slots_len, aarch64: a_site.entry.slots_len });
+            continue;
+        }
+        let jumps = |site: &Proved| (site.entry.cells, site.twice);
+        if jumps(x_site) != jumps(a_site) {
+            refuse(Kind::JumpSite { x86_64: jumps(x_site), aarch64: jumps(a_site) });
             continue;
         }
         'site: for (read_on, reader) in [(Isa::X86_64, x_site), (Isa::Aarch64, a_site)] {

@@ -2,6 +2,7 @@
 use super::abi::Abi;
 use super::code::Code;
 use super::insn::{Address, Effect, Expr, Flow, Insn, Op, Operand, Reg, UNBOUNDED};
+use super::jumps::Jumps;
 use std::fmt;
 
 /// What a register or a cell of the frame holds.
@@ -182,6 +183,11 @@ impl State {
         }
     }
 
+    /// Forgets the cells that `keeps` does not want.
+    pub fn retain(&mut self, keeps: impl Fn(&Cell) -> bool) {
+        self.cells.retain(keeps);
+    }
+
     /// The known cells.
     pub fn cells(&self) -> &[Cell] {
         &self.cells
@@ -300,6 +306,8 @@ pub struct Interpreter<'a> {
     pub abi: &'a Abi,
     /// The function.
     pub code: &'a Code,
+    /// Its calls that return twice.
+    pub jumps: &'a Jumps,
     /// Read-only memory.
     pub read_only: &'a ReadOnly<'a>,
 }
@@ -400,6 +408,9 @@ impl Interpreter<'_> {
         }
         if matches!(insn.flow, Flow::Call(_)) {
             self.call(state);
+            if self.jumps.is(index) {
+                self.jumps.forget(state);
+            }
         }
     }
 

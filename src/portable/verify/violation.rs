@@ -268,6 +268,35 @@ pub enum Kind {
         /// What else is there.
         what: String,
     },
+    /// A call of setjmp whose site declares no jump cells.
+    #[error("{addr:#x}: {text}: calls setjmp, and its site declares no jump cells: a move would lose the jump")]
+    NoJumpCells {
+        /// The call.
+        addr: u64,
+        /// Its text.
+        text: String,
+    },
+    /// Two sites of one function declare other numbers of jump cells.
+    #[error("site {id:#x} declares {other} jump cells, another site of the function {first}")]
+    JumpCellsDiffer {
+        /// Cells of the first site.
+        first: u32,
+        /// Cells of the other.
+        other: u32,
+        /// The other's ID.
+        id: u64,
+    },
+    /// A site of a function that calls setjmp saves other registers than the call does.
+    #[error("other registers are saved here than at the function's call of setjmp, behind which control may come back")]
+    JumpSaved,
+    /// A site differs between the ISAs in its jump cells, or in whether it is a call of setjmp.
+    #[error("the site has jump cells and returns twice: {x86_64:?} on x86_64, {aarch64:?} on aarch64")]
+    JumpSite {
+        /// On x86_64.
+        x86_64: (u32, bool),
+        /// On aarch64.
+        aarch64: (u32, bool),
+    },
     /// Call-frame information says something else than the code does.
     #[error("call-frame information: {0}")]
     Cfi(String),

@@ -2,6 +2,7 @@
 //!
 //! Order matters. [`prepare`] runs before the optimiser, on code whose calls are still as written; [`finish`] runs after
 //! it, when no pass may change the module any more but code generation.
+mod jumps;
 mod labels;
 mod libcalls;
 mod liveness;
@@ -39,6 +40,7 @@ pub fn prepare(module: &Module) -> Result<VariadicUse, Vec<Refusal>> {
     }
     tidy::neutralise(module);
     labels::lower(module);
+    jumps::lower(module);
     Ok(variadics)
 }
 
@@ -68,6 +70,7 @@ pub fn finish(module: &Module, settings: Settings) -> Result<(), FinishError> {
         if plan.is_empty() && !has_site(function) && portable_stack::may_stay_native(function) {
             continue;
         }
+        jumps::give_cells(module, function);
         portable_stack::lower(module, function);
         let cold = polls::insert(module, function, plan);
         tidy::widen_phis(module, function);
@@ -105,7 +108,8 @@ pub fn is_site(instruction: Value) -> bool {
         return false;
     }
     let callee = instruction.callee();
-    !(callee.is_function() && (instruction.intrinsic().is_some() || leaves::is_leaf(&callee.name())))
+    let no_call = |callee: Value| instruction.intrinsic().is_some() || jumps::is_marker(callee);
+    !(callee.is_function() && (no_call(callee) || leaves::is_leaf(&callee.name())))
 }
 
 fn has_site(function: Value) -> bool {

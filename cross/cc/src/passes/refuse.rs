@@ -1,4 +1,5 @@
 //! Refuses by name what cannot be made portable: file, line, function, reason, remedy.
+use super::jumps;
 use crate::llvm::value::{FUNCTION, attribute_kind};
 use crate::llvm::{Module, Value};
 use llvm_sys::LLVMOpcode;
@@ -76,6 +77,7 @@ pub fn check(module: &Module) -> Vec<Refusal> {
             }
         }
     }
+    jumps::refuse_addresses(module, &mut out);
     out
 }
 
@@ -129,9 +131,8 @@ fn call_objection(i: Value) -> Option<Objection> {
             (what, ASM_REASON, ASM_REMEDY)
         });
     }
-    if i.call_has_attribute(FUNCTION, attribute_kind("returns_twice")) {
-        let what = format!("a call of `{}`, which returns twice,", i.callee().name());
-        return Some((what, "non-local jumps are not supported yet", "return error codes instead"));
+    if let Some(objection) = jumps::objection(i) {
+        return Some(objection);
     }
     for (attribute, what) in [
         ("inalloca", "an `inalloca` argument"),
@@ -172,7 +173,8 @@ fn intrinsic_objection(name: &str) -> Option<Objection> {
         return Some(("code made at run time".into(), "it is native", "link with an interpreter instead of a JIT"));
     }
     if is("eh.sjlj.setjmp") || is("eh.sjlj.longjmp") {
-        return Some(("`__builtin_setjmp`".into(), "non-local jumps are not supported yet", "return error codes"));
+        let reason = "what it keeps is native, in memory of the program's own";
+        return Some(("`__builtin_setjmp` or `__builtin_longjmp`".into(), reason, "use <setjmp.h>"));
     }
     for isa in ["riscv", "x86", "aarch64", "arm", "vp", "vscale", "coro"] {
         if is(isa) {

@@ -12,7 +12,7 @@
 //! poll's cold block costs nothing). Variables `t` are promoted to SSA values again; since every site kills them, none
 //! of those lives across a site. A slot holds its value for the whole life of the value, so a reload may stand anywhere.
 use super::liveness::{BEFORE, END, Life, Scratch, Shape, Site, UsePlace};
-use super::{FinishError, is_site, remat, tidy};
+use super::{FinishError, is_site, jumps, remat, tidy};
 use crate::llvm::{Block, Builder, Module, Type, Value};
 use llvm_sys::LLVMOpcode::{LLVMAlloca, LLVMLoad, LLVMPHI, LLVMSelect};
 use llvm_sys::LLVMTypeKind::{LLVMMetadataTypeKind, LLVMTokenTypeKind};
@@ -40,7 +40,13 @@ impl Sites {
         Sites { base: hash >> ORDINAL_BITS << ORDINAL_BITS, next: 0, stackmap, ty }
     }
 
-    fn map(&mut self, module: &Module, b: &Builder, slots: Option<(Value, u64)>) -> Result<Value, FinishError> {
+    fn map(
+        &mut self,
+        module: &Module,
+        b: &Builder,
+        slots: Option<(Value, u64)>,
+        cells: Option<jumps::Cells>,
+    ) -> Result<Value, FinishError> {
         if self.next >> ORDINAL_BITS != 0 {
             return Err(FinishError::TooManySites);
         }
@@ -51,6 +57,7 @@ impl Sites {
             Some((slots, length)) => args.extend([slots, word.int(length)]),
             None => args.push(word.int(0)),
         }
+        args.extend(cells.map(|cells| word.int(cells.count)));
         Ok(b.call(self.ty, self.stackmap, &args))
     }
 }
@@ -95,8 +102,9 @@ pub fn assign(module: &Module, function: Value, cold: &[Block], sites: &mut Site
         }
         plans.push(choose(&shape, &frequency, value, uses, &life, &mut scratch));
     }
-    let length = lay_out(module, &mut plans);
-    rewrite(module, function, &shape, &plans, length, sites)?;
+    let cells = jumps::Cells::of(function);
+    let length = lay_out(module, &mut plans, cells.map_or(0, |_| jumps::RESERVED));
+    rewrite(module, function, &shape, &plans, length, cells, sites)?;
     check(function)
 }
 
@@ -177,12 +185,12 @@ fn groups(shape: &Shape, value: Value, uses: &[UsePlace]) -> Vec<(usize, usize, 
     out
 }
 
-/// Gives every plan an offset, wide values first; returns the length of the slots in bytes.
-fn lay_out(module: &Module, plans: &mut [Plan]) -> u64 {
+/// Gives every plan an offset from `start` on, wide values first; returns the length of the slots in bytes.
+fn lay_out(module: &Module, plans: &mut [Plan], start: u64) -> u64 {
     let mut order: Vec<usize> = (0..plans.len()).collect();
     let align = |plan: &Plan| slot_alignment(module, plan.ty);
     order.sort_by_key(|&i| std::cmp::Reverse(align(&plans[i])));
-    let mut at = 0u64;
+    let mut at = start;
     for i in order {
         let plan = &mut plans[i];
         at = at.next_multiple_of(slot_alignment(module, plan.ty));
@@ -202,6 +210,7 @@ fn rewrite(
     shape: &Shape,
     plans: &[Plan],
     length: u64,
+    cells: Option<jumps::Cells>,
     sites: &mut Sites,
 ) -> Result<(), FinishError> {
     let b = module.builder();
@@ -217,7 +226,7 @@ fn rewrite(
         for &position in positions {
             let call = shape.instructions[block][position as usize];
             let Some(next) = call.next() else { continue };
-            sites.map(module, b.before(next), slots.map(|s| (s, length)))?;
+            sites.map(module, b.before(next), slots.map(|s| (s, length)), cells)?;
             after.insert(call, next);
         }
     }
@@ -254,6 +263,9 @@ fn rewrite(
                 b.load(plan.ty, place, align)
             }),
         }
+    }
+    if let Some(cells) = cells {
+        cells.tell(module, b.before(first), slots);
     }
     function.promote(&variables.into_iter().flatten().collect::<Vec<_>>());
     tidy::define_phis(function);

@@ -1,3 +1,3 @@
-// A portable jmp_buf: a cell on the portable stack, a site, a signal mask. The functions do not exist yet, so that a
-// program that needs them fails to link.
+// The address of a jump cell on the portable stack, the portable stack pointer, a check word (cross/runtime/jump.h); the
+// rest is musl's for an ABI's sake, unused.
 typedef unsigned long __jmp_buf[8];
