@@ -22,6 +22,8 @@ const SUBJECTS: &[(&str, &[&str])] = &[
     ),
     ("hotloop", &[""]),
     ("signals", &[""]),
+    ("jumps", &[""]),
+    ("sigjumps", &[""]),
     ("malloc", &["", "big"]),
     ("files", &[""]),
 ];
