@@ -162,6 +162,9 @@ fn what_is_not_portable_is_refused_by_name() {
             3,
             "`s`, which returns twice",
         ),
+        ("int setjmp(long*);\nint (*f(void))(long*) {\n return setjmp; }", 0, "the address of `setjmp`"),
+        ("long sigsetjmp(long*);\nlong f(long*b) {\n return sigsetjmp(b); }", 3, "does not fit its prototype"),
+        ("int f(void **b) {\n return __builtin_setjmp(b); }", 2, "`__builtin_setjmp`"),
         ("void *f(void) {\n return __builtin_return_address(0); }", 2, "`__builtin_return_address`"),
         ("__int128 f(__int128 *p) {\n return __atomic_fetch_add(p, 1, 5); }", 2, "more than 8 bytes"),
         ("int f(int);\n int g(int x) { asm goto(\"\" : : : : out);\n return 1; out: return 2; }", 2, "`asm goto`"),
@@ -175,6 +178,34 @@ fn what_is_not_portable_is_refused_by_name() {
             }
             other => panic!("{text}: {other:?}"),
         }
+    }
+}
+
+/// Number of jump cells at each site of an object.
+fn cells(elf: &[u8]) -> Vec<(u64, u32)> {
+    let maps = isamorph::portable::stackmaps::parse(&section(elf, ".llvm_stackmaps")).expect("stack maps");
+    let mut out: Vec<_> = maps.records.iter().map(|record| (record.id, record.cells)).collect();
+    out.sort_unstable();
+    out
+}
+
+#[test]
+fn every_site_of_a_function_that_calls_setjmp_has_its_cells() {
+    let text = "typedef long jmp_buf[25]; int _setjmp(jmp_buf); int sigsetjmp(jmp_buf, int); void g(int);\n\
+                int f(jmp_buf a, jmp_buf b, int n) {\n\
+                for (int i = 0; i < n; i++) g(i);\n\
+                if (_setjmp(a)) return 1; g(1); if (sigsetjmp(b, n)) return 2; g(2); return 3; }\n\
+                int h(void) { g(1); return 4; }";
+    for level in 0..4 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("test.c");
+        std::fs::write(&path, text).expect("writing");
+        let compiled = compile(&path, &[], level).expect("compiles");
+        let (x86_64, aarch64) = (cells(&compiled.x86_64), cells(&compiled.aarch64));
+        assert_eq!(x86_64, aarch64);
+        // Three calls of g, two of the stub, two for the mask, and the polls.
+        assert!(x86_64.iter().filter(|site| site.1 == 2).count() >= 7, "{x86_64:x?}");
+        assert!(x86_64.iter().all(|site| matches!(site.1, 0 | 2)) && x86_64.iter().any(|site| site.1 == 0));
     }
 }
 

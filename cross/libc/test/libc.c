@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -241,6 +242,119 @@ static void *spinning(void *started)
 		;
 }
 
+static sigjmp_buf jump_buffer;
+
+static void jumps_out(int sig)
+{
+	siglongjmp(jump_buffer, sig);
+}
+
+static void jumps_back(void)
+{
+	longjmp(jump_buffer, 7);
+}
+
+// A child that misuses longjmp ends by SIGABRT, and says why.
+static void misuse(void (*how)(void), const char *why)
+{
+	int p[2], status;
+	char b[100] = "";
+	CHECK(!pipe(p));
+	pid_t pid = fork();
+	if (!pid) {
+		dup2(p[1], 2);
+		how();
+		_exit(0);
+	}
+	close(p[1]);
+	CHECK(read(p[0], b, sizeof b - 1) > 0 && strstr(b, why));
+	CHECK(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+	close(p[0]);
+}
+
+static void never_filled(void)
+{
+	static jmp_buf buffer;
+	longjmp(buffer, 1);
+}
+
+static int fills(void)
+{
+	return setjmp(jump_buffer);
+}
+
+static void returned(void)
+{
+	if (!fills())
+		jumps_back();
+}
+
+static void *jumper(void *arg)
+{
+	jmp_buf buffer;
+	volatile intptr_t n = 0;
+	if (setjmp(buffer) < 50)
+		longjmp(buffer, (int)++n);
+	return (void *)(n + (intptr_t)arg);
+}
+
+static sem_t notified;
+static _Thread_local int notifications = 5;
+
+// The thread is used again after it has left like this: then its variables are as at its start.
+static void notify(union sigval value)
+{
+	CHECK(value.sival_int == 77 && notifications == 5);
+	notifications++;
+	sem_post(&notified);
+	pthread_exit(0);
+}
+
+static void jumps(void)
+{
+	volatile int n = 0;
+	int r = setjmp(jump_buffer);
+	CHECK(r == (n ? 7 : 0));
+	if (n++ < 3)
+		jumps_back();
+	CHECK(n == 4);
+
+	sigset_t mask;
+	struct sigaction sa = { .sa_handler = jumps_out };
+	CHECK(!sigaction(SIGUSR2, &sa, 0));
+	n = 0;
+	r = sigsetjmp(jump_buffer, 1);
+	CHECK(r == (n ? SIGUSR2 : 0) && !sigprocmask(SIG_SETMASK, 0, &mask) && !sigismember(&mask, SIGUSR2));
+	if (n++ < 3)
+		raise(SIGUSR2);
+	n = 0;
+	if (!sigsetjmp(jump_buffer, 0))
+		raise(SIGUSR2);
+	CHECK(!sigprocmask(SIG_SETMASK, 0, &mask) && sigismember(&mask, SIGUSR2));
+	sigemptyset(&mask);
+	CHECK(!sigprocmask(SIG_SETMASK, &mask, 0));
+	signal(SIGUSR2, SIG_DFL);
+
+	misuse(never_filled, "was not filled");
+	misuse(returned, "has returned");
+
+	pthread_t t[4];
+	void *result;
+	for (intptr_t i = 0; i < 4; i++)
+		CHECK(!pthread_create(&t[i], 0, jumper, (void *)i));
+	for (intptr_t i = 0; i < 4; i++)
+		CHECK(!pthread_join(t[i], &result) && (intptr_t)result == i + 50);
+
+	timer_t timer;
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD, .sigev_value.sival_int = 77, .sigev_notify_function = notify };
+	struct itimerspec every = { { 0, 5000000 }, { 0, 5000000 } };
+	sem_init(&notified, 0, 0);
+	CHECK(!timer_create(CLOCK_MONOTONIC, &event, &timer) && !timer_settime(timer, 0, &every, 0));
+	for (int i = 0; i < 4; i++)
+		sem_wait(&notified);
+	CHECK(!timer_delete(timer));
+}
+
 static void *posts(void *sem)
 {
 	sem_post(sem);
@@ -295,6 +409,7 @@ int main(void)
 	signals();
 	processes();
 	threads();
+	jumps();
 	puts(failures ? "FAILED" : "ok");
 	return failures != 0;
 }

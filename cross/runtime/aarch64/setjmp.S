@@ -1,5 +1,6 @@
 // Non-local jumps (docs/architecture.md, 5). setjmp fills a jump cell of its caller's frame; the caller passes its address.
 #include "../jump.h"
+	.arch_extension fp // also where C is compiled with -mgeneral-regs-only
 
 // int __isam_setjmp(jmp_buf, struct isam_cell *): returns again when longjmp jumps to the cell
 	.section .text.isam.stub.setjmp,"ax",@progbits

@@ -1,11 +1,13 @@
 // Tests of the runtime alone, without isamorph-cc and libc: compiled natively per ISA by ./run. Every system call here
 // is neutral. The first argument says what to test.
+#include "../jump.h"
 #include "../record.h"
 
 long __isam_syscall(long n, long a, long b, long c, long d, long e, long f);
 long __isam_syscall_cp(volatile int *cancel, long n, long a, long b, long c, long d, long e, long f);
 int __isam_clone(int (*fn)(void *), void *stack, int flags, void *arg, int *ptid, void *tls, int *ctid);
 void __isam_safepoint(void);
+int __isam_setjmp(u64 *, struct isam_cell *) __attribute__((returns_twice));
 void *memcpy(void *, const void *, u64), *memmove(void *, const void *, u64), *memset(void *, int, u64);
 int memcmp(const void *, const void *, u64);
 extern const char __isam_syscall_restart[], __isam_syscall_insn[], __isam_gate_insn[], __isam_restore_rt[];
@@ -321,6 +323,41 @@ static void resumed(void)
 	}
 }
 
+// ---- setjmp: what a call preserves is as it was, and so is the portable stack pointer
+
+#ifdef __x86_64__
+#define PRESERVED "rbx", "r12", "r13", "r14", "r15"
+#else
+#define PRESERVED "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28"
+#endif
+
+static struct isam_cell cell;
+static u64 buffer[8];
+
+static __attribute__((noinline)) void jump(int value, int depth)
+{
+	__asm__ volatile("" ::: PRESERVED, "memory"); // they are saved here, and hold anything below
+	if (depth)
+		jump(value, depth - 1);
+	__isam_psp = (char *)__isam_psp - 64;
+	__isam_longjmp((const struct isam_cell *)buffer[JB_CELL / 8], value, (void *)buffer[JB_PSP / 8]);
+}
+
+static __attribute__((noinline)) void jumps(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
+{
+	void *psp = __isam_psp;
+	volatile int times = 0;
+	int value = __isam_setjmp(buffer, &cell);
+	EQUAL(value, times ? times * 1000003 : 0);
+	CHECK(a == 1 && b == 2 && c == 3 && d == 4 && e == 5 && f == 6 && __isam_psp == psp);
+	CHECK(buffer[JB_CELL / 8] == (u64)&cell && buffer[JB_PSP / 8] == (u64)psp && buffer[3] == 0);
+	CHECK(cell.key == (JUMP_KEY ^ (u64)&cell) && buffer[JB_KEY / 8] == cell.key && cell.sp % 16 == 0);
+	if (times < 100) {
+		times++;
+		jump(times * 1000003, times % 7);
+	}
+}
+
 static void timeouts(void)
 {
 	for (int which = 0; which < 8; which++) {
@@ -350,6 +387,7 @@ void __isam_entry(u64 *sp)
 	case 'e': conversions(1); break;
 	case 't': timeouts(); break;
 	case 'r': resumed(); break;
+	case 'j': jumps(1, 2, 3, 4, 5, 6); break;
 	}
 	S(EXIT_GROUP, failures != 0);
 }
