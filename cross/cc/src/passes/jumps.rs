@@ -26,6 +26,9 @@ const MARKER: &str = "isam.jump.cells";
 const FUNCTIONS: [(&str, bool); 4] =
     [("setjmp", false), ("_setjmp", false), ("sigsetjmp", true), ("__sigsetjmp", true)];
 
+/// Native stacks that a program makes for itself: the C library has none of these.
+const CONTEXTS: [&str; 4] = ["getcontext", "setcontext", "makecontext", "swapcontext"];
+
 /// Bytes at the start of the slots that hold the address of the first cell; a multiple of every slot's alignment.
 pub const RESERVED: u64 = 16;
 
@@ -155,8 +158,13 @@ impl Cells {
     }
 }
 
-/// The objection to other calls that return twice.
+/// The objection to other calls that return twice, and to those that switch stacks.
 pub fn objection(call: Value) -> Option<(String, &'static str, &'static str)> {
+    let callee = call.callee();
+    if callee.is_function() && callee.is_declaration() && CONTEXTS.contains(&callee.name().as_str()) {
+        let reason = "a native stack in memory of the program's own cannot be translated";
+        return Some((format!("a call of `{}`", callee.name()), reason, "use threads"));
+    }
     let twice = call.call_has_attribute(FUNCTION, attribute_kind("returns_twice"));
     if family(call).is_some() && !is_lowered(call) {
         let what = format!("a call of `{}` that does not fit its prototype", call.callee().name());
