@@ -165,7 +165,6 @@ fn what_is_not_portable_is_refused_by_name() {
         ("int setjmp(long*);\nint (*f(void))(long*) {\n return setjmp; }", 0, "the address of `setjmp`"),
         ("long sigsetjmp(long*);\nlong f(long*b) {\n return sigsetjmp(b); }", 3, "does not fit its prototype"),
         ("int swapcontext(long*, long*);\nint f(long*b) {\n return swapcontext(b, b); }", 3, "`swapcontext`"),
-        ("int f(void **b) {\n return __builtin_setjmp(b); }", 2, "`__builtin_setjmp`"),
         ("void *f(void) {\n return __builtin_return_address(0); }", 2, "`__builtin_return_address`"),
         ("__int128 f(__int128 *p) {\n return __atomic_fetch_add(p, 1, 5); }", 2, "more than 8 bytes"),
         ("int f(int);\n int g(int x) { asm goto(\"\" : : : : out);\n return 1; out: return 2; }", 2, "`asm goto`"),
