@@ -23,7 +23,7 @@ const SUBJECTS: &[(&str, &[&str])] = &[
     ("hotloop", &[""]),
     ("signals", &[""]),
     ("jumps", &[""]),
-    ("sigjumps", &[""]),
+    ("sigjumps", &["", "slow"]),
     ("malloc", &["", "big"]),
     ("files", &[""]),
 ];
