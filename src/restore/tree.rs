@@ -4,13 +4,13 @@ use std::path::Path;
 
 use isamorph_arch::Isa;
 
-use super::{Error, Result, host};
+use super::{Error, Result, host, memfd};
 use crate::image::proto::{
-    CoreEntry, CredsEntry, FdType, FdinfoEntry, FileEntry, FsEntry, InventoryEntry, MmEntry, PipeDataEntry,
-    PstreeEntry, RegFileEntry, RemapFilePathEntry, SeccompMode, TaskCoreEntry, TaskKobjIdsEntry, ThreadCoreEntry,
-    TimensEntry, TtyInfoEntry,
+    CoreEntry, CredsEntry, FdType, FdinfoEntry, FileEntry, FsEntry, InventoryEntry, MemfdInodeEntry, MmEntry,
+    PipeDataEntry, PstreeEntry, RegFileEntry, RemapFilePathEntry, SeccompMode, TaskCoreEntry, TaskKobjIdsEntry,
+    ThreadCoreEntry, TimensEntry, TtyInfoEntry,
 };
-use crate::image::{Entry, ImageDir, ImageEntry, ImageKind, PageReader};
+use crate::image::{Entry, ImageDir, ImageEntry, ImageKind, PageReader, check_parent};
 
 /// The state of a process as its images tell it.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub struct Tree {
     pub pipes: BTreeMap<u32, (Option<u32>, Vec<u8>)>,
     /// Terminals by ID.
     pub terminals: BTreeMap<u32, TtyInfoEntry>,
+    /// memfd objects by their ID.
+    pub memfds: BTreeMap<u32, MemfdInodeEntry>,
     /// What the clocks showed.
     pub clocks: Option<TimensEntry>,
 }
@@ -62,6 +64,8 @@ impl Tree {
         let pid = process.pid;
         let core: CoreEntry = known(&dir, dir.read_one(u64::from(pid))?)?;
         check_isa(&dir, &core)?;
+        // A translated tree holds only what changed; the rest must be what it was translated from.
+        check_parent(&dir)?;
         let others = processes.len();
         if others > 0 {
             return Err(unsupported(
@@ -87,7 +91,7 @@ impl Tree {
         };
         check_state(pid, &task, &thread)?;
         check_namespaces(pid, &ids, inventory.root_ids.as_ref())?;
-        let mm: MmEntry = known(&dir, dir.read_one(u64::from(pid))?)?;
+        let mut mm: MmEntry = known(&dir, dir.read_one(u64::from(pid))?)?;
         if !mm.aios.is_empty() {
             return Err(unsupported(pid, "an io_setup(2) ring".into(), "asynchronous I/O cannot be restored"));
         }
@@ -105,6 +109,13 @@ impl Tree {
                 "files without a name cannot be restored yet",
             ));
         }
+        let mut memfds = BTreeMap::new();
+        for inode in known_all::<MemfdInodeEntry>(&dir, None)? {
+            // Other images refer to it by 32 bits.
+            memfds.insert(inode.inode_id as u32, inode);
+        }
+        let fds = dir.read(u64::from(fds_id))?.into_iter().map(|e| known(&dir, e)).collect::<Result<Vec<_>>>()?;
+        memfd::unmask(&mut mm, &fds, &files, &memfds);
         let clocks_id = match (ids.time_ns_id, inventory.root_ids.as_ref().and_then(|r| r.time_ns_id)) {
             (Some(own), root) if Some(own) != root => u64::from(own),
             _ => 0,
@@ -113,7 +124,7 @@ impl Tree {
         Ok(Self {
             pages: PageReader::open(&dir, u64::from(pid))?,
             fs: known(&dir, dir.read_one(u64::from(pid))?)?,
-            fds: dir.read(u64::from(fds_id))?.into_iter().map(|e| known(&dir, e)).collect::<Result<_>>()?,
+            fds,
             pipes: pipes.iter().map(|p| (p.pipe_id, (p.size, p.payload().to_vec()))).collect(),
             terminals: known_all::<TtyInfoEntry>(&dir, None)?.into_iter().map(|t| (t.id, t)).collect(),
             clocks: known_all(&dir, clocks_id)?.pop(),
@@ -124,6 +135,7 @@ impl Tree {
             creds,
             mm,
             files,
+            memfds,
             dir,
         })
     }
@@ -248,7 +260,6 @@ pub(super) fn check_leftovers(tree: &Tree) -> Result<()> {
             ImageKind::FileLocks => "file locks",
             ImageKind::SkQueues => "messages queued in sockets",
             ImageKind::TcpStream => "a TCP connection",
-            ImageKind::MemfdInode => "a memfd",
             ImageKind::GhostFile => "a deleted file",
             ImageKind::TtyData => "unread terminal input",
             ImageKind::FifoData => "data in a named pipe",
