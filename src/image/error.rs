@@ -34,6 +34,24 @@ pub enum Problem {
         /// What the file has.
         found: u32,
     },
+    /// The head is that of no kind of image that isamorph knows.
+    #[error("magic {found:#010x} is that of no kind of image that isamorph knows")]
+    UnknownMagic {
+        /// What the file has.
+        found: u32,
+    },
+    /// An image that does not consist of entries.
+    #[error("{kind} images hold plain bytes, not entries; the pagemaps say which pages are where")]
+    NoEntries {
+        /// Kind of image.
+        kind: &'static str,
+    },
+    /// Entries that are followed by bytes whose number only a schema would tell.
+    #[error("isamorph has no schema for {kind} images; use crit")]
+    NoSchema {
+        /// Kind of image.
+        kind: &'static str,
+    },
     /// The file ends in the middle of something.
     #[error("truncated: {need} bytes wanted at offset {offset}, {have} left")]
     Truncated {

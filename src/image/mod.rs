@@ -36,6 +36,8 @@
 mod dir;
 mod entry;
 mod error;
+pub mod explore;
+pub mod json;
 mod kind;
 mod pages;
 pub mod schema;
