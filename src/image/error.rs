@@ -100,6 +100,14 @@ pub enum Problem {
         /// Length in pages.
         pages: u64,
     },
+    /// A run of a kind that nobody knows.
+    #[error("pagemap run at {addr:#x} has flags {flags:#x}, not all of which isamorph knows")]
+    RunFlags {
+        /// First address.
+        addr: u64,
+        /// Its flags.
+        flags: u32,
+    },
     /// A run whose pages only CRIU's lazy-pages daemon has.
     #[error("pages at {addr:#x} are lazy and not in the pages image")]
     LazyRun {
@@ -130,7 +138,10 @@ pub enum Problem {
         source: io::Error,
     },
     /// The parent tree is not the one that this tree was made from.
-    #[error("the parent tree was changed after this one was made from it; run `isamorph transform` again")]
+    #[error(
+        "the parent tree was changed after this one was made from it; run `isamorph transform` again, \
+         with --flatten if this tree is to need no parent"
+    )]
     ParentChanged,
     /// Parent links lead in a circle, or are absurdly many.
     #[error("more than {max} parent trees in a row")]

@@ -2,6 +2,7 @@
 //!
 //! CRIU cannot tell the kernel's own `/dev/zero` objects from memfds on every kernel, and dumps
 //! shared anonymous memory as a memfd of that name then. It is made into what it was.
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fs::File;
@@ -80,13 +81,14 @@ impl Objects {
     }
 
     fn object(&mut self, tree: &Tree, id: u32) -> Result<&OwnedFd> {
-        if !self.0.contains_key(&id) {
-            let inode = tree.memfds.get(&id);
-            let inode = inode.ok_or_else(|| tree.inconsistent(format!("memfd.img has no object {id:#x}")))?;
-            let made = make(tree, inode)?;
-            self.0.insert(id, made);
+        match self.0.entry(id) {
+            Entry::Occupied(made) => Ok(made.into_mut()),
+            Entry::Vacant(place) => {
+                let inode = tree.memfds.get(&id);
+                let inode = inode.ok_or_else(|| tree.inconsistent(format!("memfd.img has no object {id:#x}")))?;
+                Ok(place.insert(make(tree, inode)?))
+            }
         }
-        Ok(&self.0[&id])
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use isamorph_arch::Isa;
 
+use super::program::PAGE;
 use super::{Error, Result, host, memfd};
 use crate::image::proto::{
     CoreEntry, CredsEntry, FdType, FdinfoEntry, FileEntry, FsEntry, InventoryEntry, MemfdInodeEntry, MmEntry,
@@ -92,6 +93,7 @@ impl Tree {
         check_state(pid, &task, &thread)?;
         check_namespaces(pid, &ids, inventory.root_ids.as_ref())?;
         let mut mm: MmEntry = known(&dir, dir.read_one(u64::from(pid))?)?;
+        check_page_size(pid, &mm)?;
         if !mm.aios.is_empty() {
             return Err(unsupported(pid, "an io_setup(2) ring".into(), "asynchronous I/O cannot be restored"));
         }
@@ -200,6 +202,20 @@ fn check_isa(dir: &ImageDir, core: &CoreEntry) -> Result<()> {
         Some(host) if host == images => Ok(()),
         Some(host) => Err(Error::ForeignIsa { tree: dir.path().to_owned(), images, host }),
         None => Err(inconsistent(dir, "this machine has no instruction set that isamorph knows".into())),
+    }
+}
+
+/// The process was told the page size of the kernel it ran on, and all its mappings are in pages of it.
+fn check_page_size(pid: u32, mm: &MmEntry) -> Result<()> {
+    const AT_PAGESZ: u64 = 6;
+    let told = mm.mm_saved_auxv.chunks_exact(2).find(|pair| pair[0] == AT_PAGESZ).map(|pair| pair[1]);
+    match told.filter(|size| *size != PAGE) {
+        Some(size) => Err(unsupported(
+            pid,
+            format!("pages of {size} bytes"),
+            format!("only processes with pages of {PAGE} bytes can be restored; dump it on a kernel that has these"),
+        )),
+        None => Ok(()),
     }
 }
 
