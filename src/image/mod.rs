@@ -39,6 +39,8 @@ mod error;
 pub mod explore;
 pub mod json;
 mod kind;
+#[cfg(test)]
+mod mutations;
 mod pages;
 pub mod schema;
 mod tree_digest;
