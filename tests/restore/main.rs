@@ -2,6 +2,7 @@
 //!
 //! `state.c` gives itself state of every kind and checks it after the restore. Needs root and a C compiler.
 mod damage;
+mod images;
 mod machine;
 mod terminal;
 

@@ -35,7 +35,7 @@ const EXTRA: &str = "extra";
 /// How an image is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Addresses in hexadecimal, flags by name. [`encode`] reads that, too.
+    /// Addresses in hexadecimal, flags by name. [`encode()`] reads that, too.
     pub pretty: bool,
     /// Payloads are left out; their lengths are shown.
     pub no_payload: bool,
@@ -55,7 +55,7 @@ pub struct Decoded {
 }
 
 impl Decoded {
-    /// Whether [`encode`] makes exactly these bytes from it again.
+    /// Whether [`encode()`] makes exactly these bytes from it again.
     #[must_use]
     pub fn is_exact(&self, bytes: &[u8]) -> bool {
         serde_json::to_value(&self.json).is_ok_and(|json| encode(&json).is_ok_and(|again| again == bytes))
@@ -204,7 +204,7 @@ pub fn decode(path: &Path, bytes: &[u8], options: Options) -> Result<Decoded, Im
 /// Counts what is in an image, given its bytes; `path` is for messages.
 ///
 /// # Errors
-/// As [`decode`].
+/// As [`decode()`].
 pub fn info(path: &Path, bytes: &[u8]) -> Result<Info, ImageError> {
     let count = || {
         let (kind, at) = head_of(bytes)?;
