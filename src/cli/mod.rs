@@ -44,6 +44,14 @@ enum Command {
     Unpark(unpark::Options),
     /// Print an image as JSON
     Decode(decode::Options),
+    /// Make an image from JSON
+    Encode(decode::Encode),
+    /// Print an image as JSON for people: decode --pretty
+    Show(decode::Show),
+    /// Print what an image is and how much is in it
+    Info(decode::Info),
+    /// Look at the processes in a directory of images
+    X(decode::Explore),
     /// Compile and link a pair (runs isamorph-cc)
     Cc(cc::Options),
 }
@@ -63,6 +71,10 @@ pub fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         Command::Unpark(options) => unpark::run(options),
         Command::Decode(options) => decode::run(options),
+        Command::Encode(options) => decode::encode(options),
+        Command::Show(options) => decode::show(options),
+        Command::Info(options) => decode::info(options),
+        Command::X(options) => decode::explore(options),
         Command::Cc(options) => cc::run(options),
     };
     match result {

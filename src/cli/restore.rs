@@ -28,7 +28,10 @@ pub struct Options {
     /// Let descriptor N of this command stand for a resource, for example `pipe:[INODE]`
     #[arg(long, value_name = "fd[N]:RESOURCE")]
     inherit_fd: Vec<restore::Inherit>,
-    /// Write the log to FILE
+    /// Restore the process without the capabilities that this command does not have, and say which those are
+    #[arg(long)]
+    drop_missing_caps: bool,
+    /// Write the log to FILE, which is relative to the images' directory
     #[arg(short = 'o', long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     #[command(flatten)]
@@ -47,6 +50,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
         shell_job: options.shell_job,
         pidfile: options.pidfile.clone(),
         inherit: options.inherit_fd.clone(),
+        drop_missing_capabilities: options.drop_missing_caps,
     });
     let line = match &result {
         Ok(r) => format!(
@@ -59,7 +63,8 @@ pub fn run(options: Options) -> Result<ExitCode> {
         Err(error) => format!("{}: {error}", doing()),
     };
     if let Some(path) = &options.log_file {
-        let opened = OpenOptions::new().create(true).truncate(true).write(true).open(path);
+        let path = options.images_dir.join(path);
+        let opened = OpenOptions::new().create(true).truncate(true).write(true).open(&path);
         // The process is there already: a log that cannot be written is no reason to fail.
         if let Err(error) = opened.and_then(|mut file| writeln!(file, "{line}")) {
             eprintln!("isamorph: {}: {error}", path.display());
@@ -68,6 +73,10 @@ pub fn run(options: Options) -> Result<ExitCode> {
         eprintln!("{line}");
     }
     let restored = result.with_context(doing)?;
+    if !restored.dropped_capabilities.is_empty() {
+        let dropped = restored.dropped_capabilities.join(", ");
+        eprintln!("isamorph: process {} goes on without {dropped}: this command does not have that", restored.pid);
+    }
     if options.restore_detached {
         return Ok(ExitCode::SUCCESS);
     }

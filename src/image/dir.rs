@@ -15,7 +15,7 @@ use super::kind::{COMMON_MAGIC, Head, ImageKind, SERVICE_MAGIC};
 use super::proto;
 
 /// Greatest length of an image of entries that is read: one of 2^20 VMAs is about 70 MB.
-const MAX_IMAGE: u64 = 1 << 30;
+pub(super) const MAX_IMAGE: u64 = 1 << 30;
 
 /// Name of the link from an incremental tree to the one before it.
 pub const PARENT_LINK: &str = "parent";
@@ -332,7 +332,8 @@ impl<'a> Records<'a> {
         self.take(len.into()).map(Some)
     }
 
-    fn take(&mut self, need: u64) -> Result<&'a [u8], Problem> {
+    /// The next `need` bytes.
+    pub fn take(&mut self, need: u64) -> Result<&'a [u8], Problem> {
         let rest = &self.bytes[self.at..];
         let taken = usize::try_from(need).ok().and_then(|n| rest.get(..n)).ok_or(Problem::Truncated {
             offset: self.at as u64,

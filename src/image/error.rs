@@ -34,6 +34,24 @@ pub enum Problem {
         /// What the file has.
         found: u32,
     },
+    /// The head is that of no kind of image that isamorph knows.
+    #[error("magic {found:#010x} is that of no kind of image that isamorph knows")]
+    UnknownMagic {
+        /// What the file has.
+        found: u32,
+    },
+    /// An image that does not consist of entries.
+    #[error("{kind} images hold plain bytes, not entries; the pagemaps say which pages are where")]
+    NoEntries {
+        /// Kind of image.
+        kind: &'static str,
+    },
+    /// Entries that are followed by bytes whose number only a schema would tell.
+    #[error("isamorph has no schema for {kind} images; use crit")]
+    NoSchema {
+        /// Kind of image.
+        kind: &'static str,
+    },
     /// The file ends in the middle of something.
     #[error("truncated: {need} bytes wanted at offset {offset}, {have} left")]
     Truncated {
@@ -82,6 +100,14 @@ pub enum Problem {
         /// Length in pages.
         pages: u64,
     },
+    /// A run of a kind that nobody knows.
+    #[error("pagemap run at {addr:#x} has flags {flags:#x}, not all of which isamorph knows")]
+    RunFlags {
+        /// First address.
+        addr: u64,
+        /// Its flags.
+        flags: u32,
+    },
     /// A run whose pages only CRIU's lazy-pages daemon has.
     #[error("pages at {addr:#x} are lazy and not in the pages image")]
     LazyRun {
@@ -112,7 +138,10 @@ pub enum Problem {
         source: io::Error,
     },
     /// The parent tree is not the one that this tree was made from.
-    #[error("the parent tree was changed after this one was made from it; run `isamorph transform` again")]
+    #[error(
+        "the parent tree was changed after this one was made from it; run `isamorph transform` again, \
+         with --flatten if this tree is to need no parent"
+    )]
     ParentChanged,
     /// Parent links lead in a circle, or are absurdly many.
     #[error("more than {max} parent trees in a row")]

@@ -36,7 +36,11 @@
 mod dir;
 mod entry;
 mod error;
+pub mod explore;
+pub mod json;
 mod kind;
+#[cfg(test)]
+mod mutations;
 mod pages;
 pub mod schema;
 mod tree_digest;

@@ -116,6 +116,9 @@ fn parse_runs(kind: ImageKind, bytes: &[u8]) -> Result<(u32, Vec<Run>), Problem>
         last_end = end;
         // Trees of before the flags: what is not in the parent is here.
         let flags = e.flags.unwrap_or(PRESENT);
+        if flags & !(IN_PARENT | LAZY | PRESENT) != 0 {
+            return Err(Problem::RunFlags { addr, flags });
+        }
         let place = if e.in_parent() || flags & IN_PARENT != 0 {
             Place::Parent
         } else if flags & PRESENT != 0 {
@@ -123,7 +126,6 @@ fn parse_runs(kind: ImageKind, bytes: &[u8]) -> Result<(u32, Vec<Run>), Problem>
             offset = offset.checked_add(end - addr).ok_or(Problem::RunBounds { addr, pages })?;
             Place::Here { offset: here }
         } else {
-            debug_assert!(flags & LAZY != 0 || flags == 0);
             return Err(Problem::LazyRun { addr });
         };
         runs.push(Run { addr, pages, place });

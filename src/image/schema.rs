@@ -84,6 +84,14 @@ pub enum SchemaError {
         /// The value.
         value: i64,
     },
+    /// A field that there may be only one of is there twice.
+    #[error("{message}: field `{field}` is there twice")]
+    Twice {
+        /// Message it is in.
+        message: &'static str,
+        /// The field.
+        field: &'static str,
+    },
     /// A field that `proto/` does not declare; encoding the entry anew would lose it.
     #[error(transparent)]
     Unknown(#[from] UnknownField),
@@ -100,7 +108,7 @@ pub struct UnknownField {
 }
 
 /// Messages nest at most this deep in any real image; prost stops at 100 itself.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 
 /// Walks the encoded message: `Ok(None)` if it is valid and fully known, `Ok(Some(_))` if it is
 /// valid and carries an unknown field (the first one).
@@ -248,7 +256,7 @@ fn walk(
 
 impl Kind {
     /// Whether a varint is a value of this type; decoders would silently cut off what is too much.
-    fn holds(self, v: u64) -> bool {
+    pub(super) fn holds(self, v: u64) -> bool {
         match self {
             Self::Bool => v <= 1,
             Self::Uint32 | Self::Sint32 => u32::try_from(v).is_ok(),

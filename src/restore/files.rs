@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 
 use super::program::{Arg, Expect, Program};
 use super::tree::Tree;
-use super::{Error, Options, Result, elf, host, special, task, terminal};
+use super::{Error, Options, Result, elf, host, memfd, special, task, terminal};
 use crate::image::proto::{FdType, FileEntry, FownEntry, RegFileEntry, VmaEntry};
 
 /// Flags that only matter when a file is opened first.
@@ -81,6 +81,20 @@ impl Helpers {
         }
         self.borrow(&fd, what)
     }
+
+    /// One descriptor for all mappings of a file: by its ID in the images, and the flags it is opened with.
+    ///
+    /// # Errors
+    /// It cannot be opened, or there are no descriptors left.
+    pub fn once(&mut self, id: u32, flags: i32, open: impl FnOnce() -> Result<(OwnedFd, PathBuf)>) -> Result<RawFd> {
+        if let Some(&fd) = self.mapped.get(&(id, flags)) {
+            return Ok(fd);
+        }
+        let (fd, name) = open()?;
+        let fd = self.keep(fd, &name)?;
+        self.mapped.insert((id, flags), fd);
+        Ok(fd)
+    }
 }
 
 /// A descriptor that the caller passed with `--inherit-fd fd[N]:KEY`.
@@ -106,7 +120,13 @@ impl std::str::FromStr for Inherit {
 ///
 /// # Errors
 /// A file is missing or is not what it was; a kind that cannot be restored.
-pub fn plan(tree: &Tree, options: &Options, program: &mut Program, helpers: &mut Helpers) -> Result<()> {
+pub fn plan(
+    tree: &Tree,
+    options: &Options,
+    program: &mut Program,
+    helpers: &mut Helpers,
+    memfds: &mut memfd::Objects,
+) -> Result<()> {
     let mut sources = BTreeMap::new();
     let mut pipes = special::Pipes::default();
     for f in &tree.fds {
@@ -116,7 +136,7 @@ pub fn plan(tree: &Tree, options: &Options, program: &mut Program, helpers: &mut
         let file = tree.files.get(&f.id).ok_or_else(|| {
             tree.inconsistent(format!("files.img has no file {:#x}, which is descriptor {}", f.id, f.fd))
         })?;
-        let (fd, name) = open_one(tree, options, file, f.fd, &mut pipes)?;
+        let (fd, name) = open_one(tree, options, file, f.fd, &mut pipes, memfds)?;
         sources.insert(f.id, helpers.keep(fd, &name)?);
     }
     let base = helpers.base();
@@ -156,6 +176,7 @@ fn open_one(
     file: &FileEntry,
     number: u32,
     pipes: &mut special::Pipes,
+    memfds: &mut memfd::Objects,
 ) -> Result<(OwnedFd, PathBuf)> {
     let missing = || tree.inconsistent(format!("file {:#x} has no data of its kind {}", file.id, file.r#type));
     let name = |kind: &str| PathBuf::from(format!("{kind} of descriptor {number}"));
@@ -175,6 +196,10 @@ fn open_one(
             let tty = file.tty.as_ref().ok_or_else(missing)?;
             Ok((terminal::open(tree, options, tty, number)?, name("terminal")))
         }
+        FdType::Memfd => {
+            let file = file.memfd.as_ref().ok_or_else(missing)?;
+            Ok((memfds.open(tree, file, file.flags as i32, file.pos)?, name("memfd")))
+        }
         FdType::Eventfd => Ok((special::eventfd(file.efd.as_ref().ok_or_else(missing)?)?, name("eventfd"))),
         FdType::Eventpoll => Ok((special::epoll()?, name("epoll instance"))),
         FdType::Signalfd => Ok((special::signalfd(file.sgfd.as_ref().ok_or_else(missing)?)?, name("signalfd"))),
@@ -191,7 +216,6 @@ fn open_one(
                 FdType::Ns => "an open namespace",
                 FdType::Tunf => "a tun device",
                 FdType::Ext => "an external file",
-                FdType::Memfd => "a memfd",
                 FdType::Bpfmap => "a BPF map",
                 FdType::Pidfd => "a pidfd",
                 _ => "a file of an unknown kind",
@@ -276,14 +300,10 @@ pub fn open_mapped(tree: &Tree, helpers: &mut Helpers, v: &VmaEntry, shared: boo
     let id = u32::try_from(v.shmid).map_err(|_| tree.inconsistent(format!("file {:#x} of a mapping", v.shmid)))?;
     let guess = if shared && v.prot & libc::PROT_WRITE as u32 != 0 { libc::O_RDWR } else { libc::O_RDONLY };
     let flags = v.fdflags.map_or(guess, |f| f as i32 & libc::O_ACCMODE);
-    if let Some(&fd) = helpers.mapped.get(&(id, flags)) {
-        return Ok(fd);
-    }
-    let reg = tree.reg_file(id, "file of a mapping")?;
-    let fd = open_reg(tree, &RegFileEntry { pos: 0, ..reg.clone() }, flags)?;
-    let fd = helpers.keep(fd, Path::new(&reg.name))?;
-    helpers.mapped.insert((id, flags), fd);
-    Ok(fd)
+    helpers.once(id, flags, || {
+        let reg = tree.reg_file(id, "file of a mapping")?;
+        Ok((open_reg(tree, &RegFileEntry { pos: 0, ..reg.clone() }, flags)?, PathBuf::from(&reg.name)))
+    })
 }
 
 fn owner(file: &FileEntry) -> Option<&FownEntry> {
@@ -295,6 +315,7 @@ fn owner(file: &FileEntry) -> Option<&FownEntry> {
         file.epfd.as_ref().map(|f| &f.fown),
         file.sgfd.as_ref().map(|f| &f.fown),
         file.tfd.as_ref().map(|f| &f.fown),
+        file.memfd.as_ref().map(|f| &f.fown),
     ];
     by_kind.into_iter().flatten().next()
 }

@@ -2,7 +2,7 @@
 use super::files::Helpers;
 use super::program::{Arg, Expect, PAGE, Program, Purpose};
 use super::tree::Tree;
-use super::{Result, files, host, vdso};
+use super::{Result, files, host, memfd, vdso};
 use crate::image::proto::VmaEntry;
 use crate::image::{PageReader, Segment, vma};
 
@@ -37,7 +37,13 @@ struct Source {
 ///
 /// # Errors
 /// A mapping cannot be restored, or its file is not what it was.
-pub fn plan(tree: &Tree, vdso: &vdso::Plan, program: &mut Program, helpers: &mut Helpers) -> Result<()> {
+pub fn plan(
+    tree: &Tree,
+    vdso: &vdso::Plan,
+    program: &mut Program,
+    helpers: &mut Helpers,
+    memfds: &mut memfd::Objects,
+) -> Result<()> {
     check_order(tree)?;
     vdso.park(program);
     program.call("leaving the restorer's lower memory", libc::SYS_munmap, [Arg::Value(0), Arg::AreaStart]);
@@ -66,7 +72,7 @@ pub fn plan(tree: &Tree, vdso: &vdso::Plan, program: &mut Program, helpers: &mut
             }
             sources.next();
         }
-        map(tree, program, helpers, vma, &own, vdso)?;
+        map(tree, program, helpers, memfds, vma, &own, vdso)?;
         if let Some(source) = sources.peek_mut()
             && source.segment.addr < vma.end
         {
@@ -120,6 +126,7 @@ fn map(
     tree: &Tree,
     program: &mut Program,
     helpers: &mut Helpers,
+    memfds: &mut memfd::Objects,
     v: &VmaEntry,
     sources: &[Source],
     vdso: &vdso::Plan,
@@ -130,7 +137,6 @@ fn map(
         (vma::SYSVIPC, "System V shared memory"),
         (vma::SOCKET, "a mapped packet socket"),
         (vma::AIORING, "an io_setup(2) ring"),
-        (vma::MEMFD, "a mapped memfd"),
         (vma::SHSTK, "a shadow stack"),
         (vma::GUARD, "guard pages (MADV_GUARD_INSTALL)"),
         (vma::UPROBES, "a uprobe trampoline"),
@@ -160,7 +166,10 @@ fn map(
                 tree.inconsistent(format!("pages of the shared file mapping at {:#x} are in the images", v.start))
             );
         }
-        let fd = files::open_mapped(tree, helpers, v, shared)?;
+        let fd = match v.status & vma::MEMFD {
+            0 => files::open_mapped(tree, helpers, v, shared)?,
+            _ => memfds.open_mapped(tree, helpers, v)?,
+        };
         (fd, v.pgoff, if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE }, "mapping the file")
     } else if v.status & vma::ANON_SHARED != 0 {
         if !sources.is_empty() {

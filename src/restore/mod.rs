@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod host;
 mod launch;
+mod memfd;
 mod memory;
 mod privileges;
 mod program;
@@ -44,10 +45,12 @@ pub struct Options {
     pub pidfile: Option<PathBuf>,
     /// Descriptors of ours that stand for resources of the process.
     pub inherit: Vec<Inherit>,
+    /// The process loses capabilities that this program does not have; otherwise that is an error.
+    pub drop_missing_capabilities: bool,
 }
 
 /// A process that has been restored. It runs, and is a child of this program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
     /// Its process ID.
     pub pid: u32,
@@ -55,6 +58,8 @@ pub struct Restored {
     pub calls: usize,
     /// Bytes of memory that were read from the images.
     pub bytes: u64,
+    /// Names of capabilities that it had and has no more.
+    pub dropped_capabilities: Vec<String>,
 }
 
 /// Restores one process.
@@ -77,13 +82,15 @@ pub fn restore(options: &Options) -> Result<Restored> {
     pipes.plan_start(&mut program);
     unregister_rseq(&mut program);
     task::plan_session(&tree, options, &mut program)?;
-    files::plan(&tree, options, &mut program, &mut helpers)?;
+    let mut memfds = memfd::Objects::default();
+    files::plan(&tree, options, &mut program, &mut helpers, &mut memfds)?;
     files::plan_directories(&tree, &mut program, &mut helpers)?;
-    memory::plan(&tree, &vdso, &mut program, &mut helpers)?;
+    memory::plan(&tree, &vdso, &mut program, &mut helpers, &mut memfds)?;
     let exe = files::open_executable(&tree, &mut helpers)?;
     task::plan_attributes(&tree, &mut program, exe)?;
     task::plan_thread(&tree, &mut program)?;
-    task::plan_rights(&tree, &mut program)?;
+    let without = if options.drop_missing_capabilities { privileges::missing(&tree)? } else { 0 };
+    task::plan_rights(&tree, &mut program, without)?;
     terminal::plan_modes(&tree, &mut program);
     pipes.plan_end(&mut program, &helpers);
 
@@ -92,7 +99,8 @@ pub fn restore(options: &Options) -> Result<Restored> {
     let finish = launch::Finish { pidfile: options.pidfile.as_deref(), patches: vdso.patches() };
     launch::launch(&tree, &program, base, pipes, &finish)?;
     let bytes = tree.pages.segments().iter().map(|s| s.len).sum();
-    Ok(Restored { pid: tree.pid(), calls: program.len(), bytes })
+    let dropped_capabilities = (0..64).filter(|cap| without & (1 << cap) != 0).map(privileges::name).collect();
+    Ok(Restored { pid: tree.pid(), calls: program.len(), bytes, dropped_capabilities })
 }
 
 /// Refuses machines with another page size than the images.

@@ -60,21 +60,52 @@ fn mask(words: &[u32]) -> u64 {
     words.iter().take(2).enumerate().fold(0, |all, (n, w)| all | u64::from(*w) << (32 * n))
 }
 
-/// Adds the calls that make our privileges those of the process.
+/// A capability by its name in capabilities(7), or by its number if it is newer than this list.
+#[must_use]
+pub fn name(capability: u32) -> String {
+    #[rustfmt::skip]
+    let names = [
+        "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+        "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+        "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+        "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+        "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+        "CHECKPOINT_RESTORE",
+    ];
+    names.get(capability as usize).map_or_else(|| format!("capability {capability}"), |name| format!("CAP_{name}"))
+}
+
+/// Names of all capabilities in a set.
+fn names(set: u64) -> String {
+    (0..=LAST_CAP).filter(|cap| set & (1 << cap) != 0).map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// The capabilities that the process had and that it cannot have here, because this program does not.
 ///
 /// # Errors
-/// It had some that this program lacks.
-pub fn plan(tree: &Tree, program: &mut Program) -> Result<()> {
+/// /proc cannot be read.
+pub fn missing(tree: &Tree) -> Result<u64> {
+    let own = Own::read()?;
+    let (permitted, bounding) = (mask(&tree.creds.cap_prm), mask(&tree.creds.cap_bnd));
+    Ok(permitted & !own.permitted | bounding & !own.bounding)
+}
+
+/// Adds the calls that make our privileges those of the process; `without` are capabilities that it loses.
+///
+/// # Errors
+/// It had some that this program lacks, and that it is not to lose.
+pub fn plan(tree: &Tree, program: &mut Program, without: u64) -> Result<()> {
     let own = Own::read()?;
     let c = &tree.creds;
-    let (inheritable, permitted, effective) = (mask(&c.cap_inh), mask(&c.cap_prm), mask(&c.cap_eff));
-    let (bounding, ambient) = (mask(&c.cap_bnd), mask(&c.cap_amb));
-    for (name, want, have) in [("permitted", permitted, own.permitted), ("bounding", bounding, own.bounding)] {
+    let [inheritable, permitted, effective, bounding, ambient] =
+        [&c.cap_inh, &c.cap_prm, &c.cap_eff, &c.cap_bnd, &c.cap_amb].map(|words| mask(words) & !without);
+    for (set, want, have) in [("permitted", permitted, own.permitted), ("bounding", bounding, own.bounding)] {
         let lacking = want & !have;
         if lacking != 0 {
             return Err(tree.unsupported(
-                format!("capability {} in its {name} set", lacking.trailing_zeros()),
-                "this command does not have it, so the process cannot have it here",
+                format!("{} in its {set} set of capabilities", names(lacking)),
+                "this command does not have that, so the process cannot have it here; run as a user who has it, or \
+                 restore the process without it: --drop-missing-caps",
             ));
         }
     }
@@ -154,6 +185,15 @@ fn own_securebits() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capabilities_have_their_numbers() {
+        // capability.h: the first, two in the middle, the last that has a name here, and one after it.
+        assert_eq!(name(0), "CAP_CHOWN");
+        assert_eq!(name(SYS_RESOURCE), "CAP_SYS_RESOURCE");
+        assert_eq!(name(34), "CAP_SYSLOG");
+        assert_eq!(names(1 << 40 | 1 << 41 | 1 << 21), "CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE, capability 41");
+    }
 
     #[test]
     fn status_is_parsed() {

@@ -233,11 +233,12 @@ fn make_timer(tree: &Tree, program: &mut Program, t: &PosixTimerEntry) -> Result
     Ok(())
 }
 
-/// Resource limits and privileges: what may take rights away comes last.
+/// Resource limits and privileges: what may take rights away comes last. `without` are capabilities that
+/// the process loses.
 ///
 /// # Errors
 /// This program may not give what the process had.
-pub fn plan_rights(tree: &Tree, program: &mut Program) -> Result<()> {
+pub fn plan_rights(tree: &Tree, program: &mut Program, without: u64) -> Result<()> {
     let limits = tree.task.rlimits.as_ref().map_or(&[][..], |l| &l.rlimits);
     for (resource, want) in limits.iter().enumerate() {
         let mut own = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -258,7 +259,7 @@ pub fn plan_rights(tree: &Tree, program: &mut Program) -> Result<()> {
         let args = [0.into(), Arg::Value(resource as u64), limit, 0.into()];
         program.call(format!("setting limit {resource}"), libc::SYS_prlimit64, args);
     }
-    privileges::plan(tree, program)?;
+    privileges::plan(tree, program, without)?;
     let dumpable = tree.mm.dumpable.unwrap_or(1);
     // 2 (readable by root only) is what a change of privileges leaves; it cannot be asked for.
     if dumpable != 2 {

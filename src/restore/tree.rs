@@ -4,13 +4,14 @@ use std::path::Path;
 
 use isamorph_arch::Isa;
 
-use super::{Error, Result, host};
+use super::program::PAGE;
+use super::{Error, Result, host, memfd};
 use crate::image::proto::{
-    CoreEntry, CredsEntry, FdType, FdinfoEntry, FileEntry, FsEntry, InventoryEntry, MmEntry, PipeDataEntry,
-    PstreeEntry, RegFileEntry, RemapFilePathEntry, SeccompMode, TaskCoreEntry, TaskKobjIdsEntry, ThreadCoreEntry,
-    TimensEntry, TtyInfoEntry,
+    CoreEntry, CredsEntry, FdType, FdinfoEntry, FileEntry, FsEntry, InventoryEntry, MemfdInodeEntry, MmEntry,
+    PipeDataEntry, PstreeEntry, RegFileEntry, RemapFilePathEntry, SeccompMode, TaskCoreEntry, TaskKobjIdsEntry,
+    ThreadCoreEntry, TimensEntry, TtyInfoEntry,
 };
-use crate::image::{Entry, ImageDir, ImageEntry, ImageKind, PageReader};
+use crate::image::{Entry, ImageDir, ImageEntry, ImageKind, PageReader, check_parent};
 
 /// The state of a process as its images tell it.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Tree {
     pub pipes: BTreeMap<u32, (Option<u32>, Vec<u8>)>,
     /// Terminals by ID.
     pub terminals: BTreeMap<u32, TtyInfoEntry>,
+    /// memfd objects by their ID.
+    pub memfds: BTreeMap<u32, MemfdInodeEntry>,
     /// What the clocks showed.
     pub clocks: Option<TimensEntry>,
 }
@@ -62,6 +65,8 @@ impl Tree {
         let pid = process.pid;
         let core: CoreEntry = known(&dir, dir.read_one(u64::from(pid))?)?;
         check_isa(&dir, &core)?;
+        // A translated tree holds only what changed; the rest must be what it was translated from.
+        check_parent(&dir)?;
         let others = processes.len();
         if others > 0 {
             return Err(unsupported(
@@ -87,7 +92,8 @@ impl Tree {
         };
         check_state(pid, &task, &thread)?;
         check_namespaces(pid, &ids, inventory.root_ids.as_ref())?;
-        let mm: MmEntry = known(&dir, dir.read_one(u64::from(pid))?)?;
+        let mut mm: MmEntry = known(&dir, dir.read_one(u64::from(pid))?)?;
+        check_page_size(pid, &mm)?;
         if !mm.aios.is_empty() {
             return Err(unsupported(pid, "an io_setup(2) ring".into(), "asynchronous I/O cannot be restored"));
         }
@@ -105,6 +111,13 @@ impl Tree {
                 "files without a name cannot be restored yet",
             ));
         }
+        let mut memfds = BTreeMap::new();
+        for inode in known_all::<MemfdInodeEntry>(&dir, None)? {
+            // Other images refer to it by 32 bits.
+            memfds.insert(inode.inode_id as u32, inode);
+        }
+        let fds = dir.read(u64::from(fds_id))?.into_iter().map(|e| known(&dir, e)).collect::<Result<Vec<_>>>()?;
+        memfd::unmask(&mut mm, &fds, &files, &memfds);
         let clocks_id = match (ids.time_ns_id, inventory.root_ids.as_ref().and_then(|r| r.time_ns_id)) {
             (Some(own), root) if Some(own) != root => u64::from(own),
             _ => 0,
@@ -113,7 +126,7 @@ impl Tree {
         Ok(Self {
             pages: PageReader::open(&dir, u64::from(pid))?,
             fs: known(&dir, dir.read_one(u64::from(pid))?)?,
-            fds: dir.read(u64::from(fds_id))?.into_iter().map(|e| known(&dir, e)).collect::<Result<_>>()?,
+            fds,
             pipes: pipes.iter().map(|p| (p.pipe_id, (p.size, p.payload().to_vec()))).collect(),
             terminals: known_all::<TtyInfoEntry>(&dir, None)?.into_iter().map(|t| (t.id, t)).collect(),
             clocks: known_all(&dir, clocks_id)?.pop(),
@@ -124,6 +137,7 @@ impl Tree {
             creds,
             mm,
             files,
+            memfds,
             dir,
         })
     }
@@ -191,6 +205,20 @@ fn check_isa(dir: &ImageDir, core: &CoreEntry) -> Result<()> {
     }
 }
 
+/// The process was told the page size of the kernel it ran on, and all its mappings are in pages of it.
+fn check_page_size(pid: u32, mm: &MmEntry) -> Result<()> {
+    const AT_PAGESZ: u64 = 6;
+    let told = mm.mm_saved_auxv.chunks_exact(2).find(|pair| pair[0] == AT_PAGESZ).map(|pair| pair[1]);
+    match told.filter(|size| *size != PAGE) {
+        Some(size) => Err(unsupported(
+            pid,
+            format!("pages of {size} bytes"),
+            format!("only processes with pages of {PAGE} bytes can be restored; dump it on a kernel that has these"),
+        )),
+        None => Ok(()),
+    }
+}
+
 fn check_state(pid: u32, task: &TaskCoreEntry, thread: &ThreadCoreEntry) -> Result<()> {
     if !matches!(task.task_state, super::TASK_ALIVE | super::TASK_STOPPED) {
         return Err(unsupported(
@@ -248,7 +276,6 @@ pub(super) fn check_leftovers(tree: &Tree) -> Result<()> {
             ImageKind::FileLocks => "file locks",
             ImageKind::SkQueues => "messages queued in sockets",
             ImageKind::TcpStream => "a TCP connection",
-            ImageKind::MemfdInode => "a memfd",
             ImageKind::GhostFile => "a deleted file",
             ImageKind::TtyData => "unread terminal input",
             ImageKind::FifoData => "data in a named pipe",

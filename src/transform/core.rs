@@ -94,6 +94,16 @@ pub fn parked(registers: &RegisterFile, manifest: &Manifest, flags: u64) -> Opti
     }
 }
 
+/// Gives a thread this signal mask; images have it twice.
+pub fn set_signal_mask(core: &mut proto::CoreEntry, mask: u64) {
+    if let Some(task) = &mut core.tc {
+        task.blk_sigset = mask;
+    }
+    if let Some(thread) = &mut core.thread_core {
+        thread.blk_sigset = Some(mask);
+    }
+}
+
 /// Puts the target's registers into a core image.
 pub fn write(
     core: &mut proto::CoreEntry,

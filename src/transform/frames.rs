@@ -213,7 +213,7 @@ impl<'a> Layout<'a> {
         let flags = record::FLAGS as usize;
         let mut word = [0; 8];
         word.copy_from_slice(&out.bytes[flags..flags + 8]);
-        let word = (u64::from_le_bytes(word) | record::FLAG_RESUMED) & !record::FLAG_GATE;
+        let word = (u64::from_le_bytes(word) | record::FLAG_RESUMED) & !(record::FLAG_GATE | record::FLAG_MASK);
         out.bytes[flags..flags + 8].copy_from_slice(&word.to_le_bytes());
         let fp = frame_pointer(self.target.isa());
         let fp_cell = record::SAVED_FP as usize;

@@ -77,9 +77,9 @@ impl Process {
 
         let vmas = self.mm.vmas.clone();
         let mut memory = ImageMemory::new(store, &vmas);
-        let (report, rewritten, thread_pointer) =
-            Thread { tid: self.pid, state, source: &source.executable, target: &target.executable }
-                .translate(&mut memory, options.explain)?;
+        let thread = Thread { tid: self.pid, state, source: &source.executable, target: &target.executable };
+        let (report, rewritten, thread_pointer) = thread.translate(&mut memory, options.explain)?;
+        let mask = thread.held_mask(&mut memory)?;
         let low = rewritten.start;
         let limit = core::stack_limit(&self.core);
         let mm = self.mm.edit().map_err(TransformError::unknown("mm image"))?;
@@ -97,6 +97,9 @@ impl Process {
         let core = self.core.edit().map_err(TransformError::unknown("core image"))?;
         let restart = target.executable.manifest.syscall_restart;
         core::write(core, to, restart, &rewritten, thread_pointer, env, state.clear_tid);
+        if let Some(mask) = mask {
+            core::set_signal_mask(core, mask);
+        }
         core::drop_empty_rseq(core);
         files::convert_flags(&mut self.files, from, to)?;
         files::replace_executable(&mut self.files, &self.exe, &self.peer_path.to_string_lossy(), target)?;
@@ -194,6 +197,16 @@ impl Thread<'_> {
                 Err(TransformError::NotParked { tid: self.tid, at })
             }
         }
+    }
+
+    /// The signal mask of a thread in the gate, where all signals wait.
+    fn held_mask(&self, memory: &mut ImageMemory<'_>) -> Result<Option<u64>, TransformError> {
+        let sp = self.state.registers.sp().0;
+        let flags = memory.word(RemoteAddr(sp.wrapping_add(record::FLAGS)))?;
+        if flags & record::FLAG_MASK == 0 {
+            return Ok(None);
+        }
+        Ok(Some(memory.word(RemoteAddr(sp.wrapping_add(record::GATE_MASK)))?))
     }
 
     fn sites(&self, executable: &Executable) -> Result<SiteTable, TransformError> {

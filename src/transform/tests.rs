@@ -152,7 +152,23 @@ fn a_closed_gate_is_opened() {
         assert_eq!(machine.ram.get(machine.sp + record::FLAGS), record::FLAG_RESUMED);
         let core = tree.read_one::<proto::CoreEntry>(u64::from(PID)).unwrap();
         assert_eq!(core.ti_aarch64.as_ref().unwrap().gpregs.pc, RESTART);
+        assert_eq!(core.tc.as_ref().unwrap().blk_sigset, 0);
     }
+    // Signals waited, too; the thread's own mask is in the record.
+    fixture.machine.ram.put(at, &(record::FLAG_GATE | record::FLAG_MASK).to_le_bytes());
+    fixture.machine.ram.put(fixture.machine.sp + record::GATE_MASK, &0x1234u64.to_le_bytes());
+    fixture.write_memory(&[]);
+    let mut held = fixture.core(GATE);
+    held.tc.as_mut().unwrap().blk_sigset = u64::MAX;
+    held.thread_core.as_mut().unwrap().blk_sigset = Some(u64::MAX);
+    fixture.tree().write_one(u64::from(PID), held).unwrap();
+    translate(&fixture.images(), Isa::Aarch64).unwrap();
+    let tree = ImageDir::open(fixture.images().join("aarch64")).unwrap();
+    let machine = fixture.machine_of(&tree, Isa::Aarch64);
+    assert_eq!(machine.ram.get(machine.sp + record::FLAGS), record::FLAG_RESUMED);
+    let core = tree.read_one::<proto::CoreEntry>(u64::from(PID)).unwrap();
+    assert_eq!(core.tc.as_ref().unwrap().blk_sigset, 0x1234);
+    assert_eq!(core.thread_core.as_ref().unwrap().blk_sigset, Some(0x1234));
 }
 
 #[test]

@@ -355,7 +355,13 @@ fn a_parked_process_waits_in_the_gate() {
     let lines = process.lines();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(process.lines(), lines);
+    // Signals wait, too: their handlers would leave the equivalence point.
+    kill(Pid::from_raw(process.pid()), Signal::SIGUSR1).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!process.out().contains("handler"), "{}", process.out());
+    assert!(run("park").status.success(), "parking what is parked");
     assert!(run("unpark").status.success());
+    process.wait_for(|text| text.contains("handler 1"));
     process.goes_on();
     let again = run("unpark");
     assert!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("not parked"));

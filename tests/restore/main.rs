@@ -1,6 +1,11 @@
 //! A restored process has all the state it had, and a restore that fails leaves nothing behind.
 //!
 //! `state.c` gives itself state of every kind and checks it after the restore. Needs root and a C compiler.
+mod damage;
+mod images;
+mod machine;
+mod terminal;
+
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -8,7 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use isamorph::image::{ImageDir, PageWriter, proto};
+use isamorph::image::{Entry, ImageDir, ImageEntry, PageWriter, proto};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -104,7 +109,11 @@ impl Dumped {
 
     /// Restores, lets it check itself, and returns how the command ended.
     fn run(&self) -> Output {
-        let child = self.restore().spawn().unwrap();
+        self.run_as(&mut self.restore())
+    }
+
+    fn run_as(&self, restore: &mut Command) -> Output {
+        let child = restore.spawn().unwrap();
         let start = Instant::now();
         while !self.pidfile().exists() && start.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(2));
@@ -128,9 +137,22 @@ impl Dumped {
     }
 
     fn edit_core(&self, change: impl FnOnce(&mut proto::CoreEntry)) {
-        let mut core = self.tree().read::<proto::CoreEntry>(self.pid as u64).unwrap();
-        change(core[0].edit().unwrap());
-        self.tree().write(self.pid as u64, &core).unwrap();
+        self.edit::<proto::CoreEntry>(self.pid as u64, |entries| change(entries[0].edit().unwrap()));
+    }
+
+    /// Changes an image.
+    fn edit<T: ImageEntry>(&self, id: impl Into<Option<u64>>, change: impl FnOnce(&mut Vec<Entry<T>>)) {
+        let id = id.into();
+        let mut entries = self.tree().read_or_empty::<T>(id).unwrap();
+        change(&mut entries);
+        self.tree().write(id, &entries).unwrap();
+    }
+
+    /// Restores it, and it must find everything as it was.
+    fn runs(&self) {
+        let output = self.run();
+        let text = fs::read_to_string(self.dir.path().join("out")).unwrap();
+        assert_eq!(output.status.code(), Some(42), "{text}{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
