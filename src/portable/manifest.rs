@@ -52,6 +52,8 @@ pub struct Manifest {
     pub eh_frame: Range<u64>,
     /// `__isam_syscall_cp`, 0 if there is none.
     pub syscall_cp_entry: u64,
+    /// `__isam_tls`, which says where a thread keeps the bounds of its stack; 0 if there is none.
+    pub tls_info: u64,
     /// The site table; empty before verification.
     pub sites: Range<u64>,
     /// This executable's ID (see [`super::pair::id`]); zeros before linking ends.
@@ -96,11 +98,8 @@ impl Manifest {
             bbmap: range(&mut c)?,
             stackmaps: range(&mut c)?,
             eh_frame: range(&mut c)?,
-            syscall_cp_entry: {
-                let entry = c.u64()?;
-                c.u64()?;
-                entry
-            },
+            syscall_cp_entry: c.u64()?,
+            tls_info: c.u64()?,
             sites: range(&mut c)?,
             own_id: c.array()?,
             peer_id: c.array()?,
