@@ -67,8 +67,10 @@ pub fn restore(options: &Options) -> Result<Restored> {
     check_machine()?;
     let tree = tree::Tree::read(&options.tree)?;
     tree::check_leftovers(&tree)?;
-    host::check_fp(&tree)?;
-    check_pid(&tree)?;
+    for thread in tree.threads() {
+        host::check_fp(&tree, &thread.core)?;
+        check_id(thread.tid)?;
+    }
 
     let mut program = program::Program::default();
     let mut helpers = files::Helpers::new(&tree)?;
@@ -82,7 +84,10 @@ pub fn restore(options: &Options) -> Result<Restored> {
     memory::plan(&tree, &vdso, &mut program, &mut helpers)?;
     let exe = files::open_executable(&tree, &mut helpers)?;
     task::plan_attributes(&tree, &mut program, exe)?;
-    task::plan_thread(&tree, &mut program)?;
+    task::plan_actions(&tree, &mut program)?;
+    task::plan_thread(&tree, &tree.leader, &mut program);
+    task::plan_others(&tree, &pipes, &mut program)?;
+    task::plan_pending(&tree, &mut program)?;
     task::plan_rights(&tree, &mut program)?;
     terminal::plan_modes(&tree, &mut program);
     pipes.plan_end(&mut program, &helpers);
@@ -109,9 +114,9 @@ fn check_machine() -> Result<()> {
 }
 
 /// Says early what the clone would say late.
-fn check_pid(tree: &tree::Tree) -> Result<()> {
-    match std::fs::read_to_string(format!("/proc/{}/comm", tree.pid())) {
-        Ok(name) => Err(Error::PidInUse { pid: tree.pid(), by: format!(" by {}", name.trim()) }),
+fn check_id(pid: u32) -> Result<()> {
+    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => Err(Error::PidInUse { pid, by: format!(" by {}", name.trim()) }),
         Err(_) => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 use super::program::{Arg, Program};
 use super::tree::Tree;
 use super::{Error, Result};
+use crate::image::proto::CredsEntry;
 
 /// CAP_SYS_RESOURCE.
 pub const SYS_RESOURCE: u32 = 24;
@@ -60,13 +61,12 @@ fn mask(words: &[u32]) -> u64 {
     words.iter().take(2).enumerate().fold(0, |all, (n, w)| all | u64::from(*w) << (32 * n))
 }
 
-/// Adds the calls that make our privileges those of the process.
+/// Adds the calls that make our privileges those of a thread.
 ///
 /// # Errors
 /// It had some that this program lacks.
-pub fn plan(tree: &Tree, program: &mut Program) -> Result<()> {
+pub fn plan(tree: &Tree, c: &CredsEntry, program: &mut Program) -> Result<()> {
     let own = Own::read()?;
-    let c = &tree.creds;
     let (inheritable, permitted, effective) = (mask(&c.cap_inh), mask(&c.cap_prm), mask(&c.cap_eff));
     let (bounding, ambient) = (mask(&c.cap_bnd), mask(&c.cap_amb));
     for (name, want, have) in [("permitted", permitted, own.permitted), ("bounding", bounding, own.bounding)] {
