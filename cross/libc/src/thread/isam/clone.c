@@ -1,5 +1,8 @@
 // musl declares __clone variadic and writes it in assembly; here that is the runtime's stub, behind portable varargs.
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include "pthread_impl.h"
 #include "record.h"
 
