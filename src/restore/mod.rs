@@ -131,10 +131,9 @@ fn unregister_rseq(program: &mut program::Program) {
         const SIGNATURE: u32 = 0x5305_3053;
         #[cfg(target_arch = "aarch64")]
         const SIGNATURE: u32 = 0xd428_bc00;
-        // SAFETY: names of data symbols that glibc has had since 2.35; the types are those of <sys/rseq.h>.
+        let (offset, size) = rseq_symbols();
+        // SAFETY: null, or data symbols that glibc has had since 2.35; the types are those of <sys/rseq.h>.
         unsafe {
-            let offset = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()).cast::<isize>();
-            let size = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()).cast::<u32>();
             if offset.is_null() || size.is_null() || *size == 0 {
                 return;
             }
@@ -146,6 +145,34 @@ fn unregister_rseq(program: &mut program::Program) {
     }
     #[cfg(not(target_env = "gnu"))]
     let _ = program;
+}
+
+/// `__rseq_offset` and `__rseq_size`, null where the C library has none. Weak references: a static program has no dlsym(3).
+#[cfg(target_env = "gnu")]
+fn rseq_symbols() -> (*const isize, *const u32) {
+    let (offset, size);
+    // SAFETY: loads two addresses from the global offset table.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        std::arch::asm!(
+            ".weak __rseq_offset",
+            ".weak __rseq_size",
+            "mov {}, qword ptr [rip + __rseq_offset@GOTPCREL]",
+            "mov {}, qword ptr [rip + __rseq_size@GOTPCREL]",
+            out(reg) offset, out(reg) size, options(nostack, readonly),
+        );
+        #[cfg(target_arch = "aarch64")]
+        std::arch::asm!(
+            ".weak __rseq_offset",
+            ".weak __rseq_size",
+            "adrp {0}, :got:__rseq_offset",
+            "ldr {0}, [{0}, :got_lo12:__rseq_offset]",
+            "adrp {1}, :got:__rseq_size",
+            "ldr {1}, [{1}, :got_lo12:__rseq_size]",
+            out(reg) offset, out(reg) size, options(nostack, readonly),
+        );
+    }
+    (offset, size)
 }
 
 #[cfg(target_env = "gnu")]
