@@ -57,11 +57,15 @@ struct isam_tls {
 	u64 filesz, memsz, align;
 	u64 block; // the main thread's TLS block
 	u64 span;  // from tpidr_el0 to fs_base of one thread: align_up(16, align) + align_up(memsz, align)
+	u64 low;   // address of the main thread's __isam_stack_low; 0 before libc has started
 };
 extern struct isam_tls __isam_tls;
 // Where the next mapping without a fixed address ends (grows down); 0 before start.
 extern u64 __isam_map_next;
 extern _Thread_local void *__isam_psp;
+// The lowest address that this thread's native stack may have, its guard not counted; 0: its mapping grows. A translation
+// reads it, which may need more room than the frames have here.
+extern _Thread_local void *__isam_stack_low;
 
 // Room for libc's struct pthread in front of the main thread's TLS block (plus the gap of up to p_align).
 #define ISAM_PTHREAD_ROOM 1024

@@ -41,7 +41,9 @@ pub struct Manifest {
     /// `__isam_restore_rt`
     pub restore_rt: u64,
     /// Return addresses of outermost frames; 0 where there is none.
-    pub root_ret: [u64; 4],
+    pub root_ret: [u64; 3],
+    /// `__isam_tls`, which says where a thread keeps the bounds of its stack; 0 if there is none.
+    pub tls_info: u64,
     /// Poll records.
     pub polls: Range<u64>,
     /// Basic-block address map.
@@ -93,7 +95,8 @@ impl Manifest {
             gate_insn: c.u64()?,
             safepoint: c.u64()?,
             restore_rt: c.u64()?,
-            root_ret: [c.u64()?, c.u64()?, c.u64()?, c.u64()?],
+            root_ret: [c.u64()?, c.u64()?, c.u64()?],
+            tls_info: c.u64()?,
             polls: range(&mut c)?,
             bbmap: range(&mut c)?,
             stackmaps: range(&mut c)?,

@@ -36,9 +36,17 @@ global_asm!(
     "    cmn x0, #4095", // success: no errno
     "    b.hs 6f",
     "    b 4f",
-    "3:  cmp x0, x10", // exactly this
+    "3:  cmp x9, #2",
+    "    b.eq 8f",
+    "    cmp x0, x10", // exactly this
     "    b.ne 6f",
     "4:  add x19, x19, #72",
+    "    b 2b",
+    "8:  cmn x0, #4095", // a thread
+    "    b.hs 6f",
+    "    cbnz x0, 4b",
+    "    mov x21, x10", // the new one: it has a header of its own
+    "    ldp x19, x20, [x21]",
     "    b 2b",
     // All done: say so, and wait for the tracer.
     "5:  mov x9, #1",
@@ -152,8 +160,8 @@ pub fn call_result(registers: &RegisterFile) -> i64 {
 ///
 /// # Errors
 /// By name.
-pub fn check_fp(tree: &Tree) -> Result<()> {
-    match &tree.core.ti_aarch64 {
+pub fn check_fp(tree: &Tree, core: &CoreEntry) -> Result<()> {
+    match &core.ti_aarch64 {
         Some(info) if info.fpsimd.vregs.len() == 64 && info.gpregs.regs.len() == 31 => Ok(()),
         _ => Err(tree.inconsistent("aarch64 registers are missing in the core image")),
     }

@@ -22,7 +22,7 @@ use isamorph_arch::RemoteAddr;
 
 use super::host::{self, CloneArgs};
 use super::program::{Arg, Expect, PAGE, Program};
-use super::tree::Tree;
+use super::tree::{Thread, Tree};
 use super::{Error, Result, TASK_STOPPED, files::Helpers};
 use crate::tracee::{Memory, sys};
 
@@ -57,6 +57,8 @@ pub struct Pipes {
     go_read: RawFd,
     go_write: RawFd,
     status_write: RawFd,
+    ready_read: RawFd,
+    ready_write: RawFd,
     child_ends: Vec<OwnedFd>,
 }
 
@@ -78,14 +80,18 @@ impl Pipes {
         let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Error::system("making a pipe", e));
         let (go_read, go_write) = pipe()?;
         let (status_read, status_write) = pipe()?;
+        let (ready_read, ready_write) = pipe()?;
         let (go_read, go_write, status_write) = (high(go_read)?, high(go_write)?, high(status_write)?);
+        let (ready_read, ready_write) = (high(ready_read)?, high(ready_write)?);
         Ok(Self {
+            ready_read: ready_read.as_raw_fd(),
+            ready_write: ready_write.as_raw_fd(),
             go_read: go_read.as_raw_fd(),
             go_write: go_write.as_raw_fd(),
             status_write: status_write.as_raw_fd(),
             go: File::from(go_write),
             status: File::from(status_read),
-            child_ends: vec![go_read, status_write],
+            child_ends: vec![go_read, status_write, ready_read, ready_write],
         })
     }
 
@@ -95,6 +101,20 @@ impl Pipes {
         program.call("closing the parent's end of a pipe", libc::SYS_close, [self.go_write.into()]);
         let args = [self.go_read.into(), byte, 1.into()];
         program.call_expecting("waiting for the parent", libc::SYS_read, args, Expect::Exactly(1));
+    }
+
+    /// The last call of a thread that is not the leader: tells it that all went well.
+    pub fn plan_ready(&self, program: &mut Program) {
+        let byte = program.data(&[0]);
+        let args = [self.ready_write.into(), byte, 1.into()];
+        program.call_expecting("telling the leader", libc::SYS_write, args, Expect::Exactly(1));
+    }
+
+    /// Waits for one more thread to be ready.
+    pub fn plan_await(&self, program: &mut Program, tid: u32) {
+        let byte = program.data(&[0]);
+        let args = [self.ready_read.into(), byte, 1.into()];
+        program.call_expecting(format!("waiting for thread {tid}"), libc::SYS_read, args, Expect::Exactly(1));
     }
 
     /// The last call: closes every helper descriptor, which tells the parent that all is done.
@@ -150,6 +170,8 @@ impl Drop for Area {
 struct Child {
     pid: i32,
     armed: bool,
+    /// Its other threads that are traced; the leader cannot be reaped before them.
+    others: Vec<i32>,
 }
 
 impl Drop for Child {
@@ -158,6 +180,9 @@ impl Drop for Child {
             // SAFETY: takes numbers only; the process is our child and not reaped yet.
             unsafe {
                 libc::kill(self.pid, libc::SIGKILL);
+                for tid in &self.others {
+                    libc::waitpid(*tid, std::ptr::null_mut(), libc::__WALL);
+                }
                 libc::waitpid(self.pid, std::ptr::null_mut(), libc::__WALL);
             }
         }
@@ -213,8 +238,17 @@ pub fn launch(tree: &Tree, program: &Program, base: u64, pipes: Pipes, finish: &
     if let (Some(call), Some(answer)) = (word(&failure, 0), word(&failure, 8)) {
         return Err(failed_step(tree, program, base, call, answer));
     }
-    wait_until_done(&child, base)?;
-    take_over(tree, program, &child, base, finish)?;
+    wait_until_done(pid, base, 0)?;
+    for (index, thread) in tree.others.iter().enumerate() {
+        let tid = thread.tid.cast_signed();
+        sys::simple("SEIZE", sys::PTRACE_SEIZE, tid, options as usize)?;
+        child.others.push(tid);
+        wait_until_done(tid, base, index + 1)?;
+    }
+    leave(program, &child, base, finish)?;
+    for thread in tree.threads() {
+        become_thread(tree, thread)?;
+    }
     if let Some(path) = finish.pidfile {
         std::fs::write(path, pid.to_string()).map_err(|e| Error::system(format!("writing {}", path.display()), e))?;
     }
@@ -222,13 +256,22 @@ pub fn launch(tree: &Tree, program: &Program, base: u64, pipes: Pipes, finish: &
         // SAFETY: takes numbers only.
         unsafe { libc::kill(pid, libc::SIGSTOP) };
     }
-    if let Err(error) = sys::simple("DETACH", sys::PTRACE_DETACH, pid, 0) {
-        finish.pidfile.map(std::fs::remove_file);
-        return Err(error.into());
+    // The leader last: until then the death of this program is that of the process.
+    while let Some(&tid) = child.others.last() {
+        release(tid, finish)?;
+        child.others.pop();
     }
+    release(pid, finish)?;
     child.armed = false;
     drop(blocked);
     Ok(())
+}
+
+fn release(tid: i32, finish: &Finish<'_>) -> Result<()> {
+    sys::simple("DETACH", sys::PTRACE_DETACH, tid, 0).map(drop).map_err(|error| {
+        finish.pidfile.map(std::fs::remove_file);
+        error.into()
+    })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
@@ -245,9 +288,9 @@ fn clone_child(tree: &Tree, area: &Area) -> Result<Child> {
     };
     // SAFETY: the area holds the interpreter at its start and the program behind it, and the child
     // has a copy of it.
-    let result = unsafe { host::clone_into(&args, area.base, Program::header(area.base)) };
+    let result = unsafe { host::clone_into(&args, area.base, Program::header(area.base, 0)) };
     if result >= 0 {
-        return Ok(Child { pid: result as i32, armed: true });
+        return Ok(Child { pid: result as i32, armed: true, others: Vec::new() });
     }
     let source = std::io::Error::from_raw_os_error(-result as i32);
     match source.raw_os_error() {
@@ -285,7 +328,7 @@ fn wait_for_calls(child: &Child, mut status: File) -> Result<Vec<u8>> {
             status.read_to_end(&mut failure).map_err(|e| Error::system("waiting for the new process", e))?;
             return Ok(failure);
         }
-        if let Some(news) = poll_stop(child)? {
+        if let Some(news) = poll_stop(child.pid)? {
             let signal = libc::WSTOPSIG(news);
             if [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS].contains(&signal)
             {
@@ -297,25 +340,25 @@ fn wait_for_calls(child: &Child, mut status: File) -> Result<Vec<u8>> {
     }
 }
 
-/// One stop of the child: the status of waitpid.
-fn wait_stop(child: &Child) -> Result<i32> {
+/// One stop of a thread: the status of waitpid.
+fn wait_stop(tid: i32) -> Result<i32> {
     loop {
-        if let Some(status) = collect(child, libc::__WALL)? {
+        if let Some(status) = collect(tid, libc::__WALL)? {
             return Ok(status);
         }
     }
 }
 
 /// As [`wait_stop`], `None` if there is no news.
-fn poll_stop(child: &Child) -> Result<Option<i32>> {
-    collect(child, libc::__WALL | libc::WNOHANG)
+fn poll_stop(tid: i32) -> Result<Option<i32>> {
+    collect(tid, libc::__WALL | libc::WNOHANG)
 }
 
-fn collect(child: &Child, flags: i32) -> Result<Option<i32>> {
+fn collect(tid: i32, flags: i32) -> Result<Option<i32>> {
     let mut status = 0;
     // SAFETY: the kernel writes `status`.
-    let got = unsafe { libc::waitpid(child.pid, &raw mut status, flags) };
-    if got != child.pid {
+    let got = unsafe { libc::waitpid(tid, &raw mut status, flags) };
+    if got != tid {
         let error = std::io::Error::last_os_error();
         return match got {
             0 => Ok(None),
@@ -323,7 +366,7 @@ fn collect(child: &Child, flags: i32) -> Result<Option<i32>> {
             _ => Err(Error::system("waiting for the new process", error)),
         };
     }
-    let died = |how: String| Error::Died { pid: child.pid as u32, how };
+    let died = |how: String| Error::Died { pid: tid as u32, how };
     if libc::WIFSIGNALED(status) {
         return Err(died(format!("signal {}", libc::WTERMSIG(status))));
     }
@@ -333,33 +376,34 @@ fn collect(child: &Child, flags: i32) -> Result<Option<i32>> {
     Ok(Some(status))
 }
 
-/// Stops the child where we ask for it.
-fn interrupt(child: &Child) -> Result<()> {
-    sys::simple("INTERRUPT", sys::PTRACE_INTERRUPT, child.pid, 0)?;
+/// Stops a thread where we ask for it.
+fn interrupt(tid: i32) -> Result<()> {
+    sys::simple("INTERRUPT", sys::PTRACE_INTERRUPT, tid, 0)?;
     loop {
-        let status = wait_stop(child)?;
+        let status = wait_stop(tid)?;
         if status >> 16 == libc::PTRACE_EVENT_STOP {
             return Ok(());
         }
         // Somebody's SIGSTOP, say: not now.
-        sys::simple("CONT", sys::PTRACE_CONT, child.pid, 0)?;
+        sys::simple("CONT", sys::PTRACE_CONT, tid, 0)?;
     }
 }
 
-fn wait_until_done(child: &Child, base: u64) -> Result<()> {
-    let memory = Memory::open(child.pid)?;
+/// Returns with the thread stopped behind its last call.
+fn wait_until_done(tid: i32, base: u64, index: usize) -> Result<()> {
+    let memory = Memory::open(tid)?;
     loop {
-        interrupt(child)?;
-        if memory.read_u64(RemoteAddr(Program::done_flag(base)))? == 1 {
+        interrupt(tid)?;
+        if memory.read_u64(RemoteAddr(Program::done_flag(base, index)))? == 1 {
             return Ok(());
         }
-        sys::simple("CONT", sys::PTRACE_CONT, child.pid, 0)?;
+        sys::simple("CONT", sys::PTRACE_CONT, tid, 0)?;
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }
 
-/// From a stopped interpreter to the thread of the images, still stopped.
-fn take_over(tree: &Tree, program: &Program, child: &Child, base: u64, finish: &Finish<'_>) -> Result<()> {
+/// From the stopped interpreter to an address space without it; every thread is stopped before and after.
+fn leave(program: &Program, child: &Child, base: u64, finish: &Finish<'_>) -> Result<()> {
     let pid = child.pid;
     let memory = Memory::open(pid)?;
     for (addr, bytes) in finish.patches {
@@ -373,7 +417,7 @@ fn take_over(tree: &Tree, program: &Program, child: &Child, base: u64, finish: &
     crate::tracee::host::set_registers(pid, &registers)?;
     for _ in 0..2 {
         sys::simple("SYSCALL", sys::PTRACE_SYSCALL, pid, 0)?;
-        let status = wait_stop(child)?;
+        let status = wait_stop(pid)?;
         if libc::WSTOPSIG(status) != sys::SYSCALL_STOP {
             return Err(Error::Died { pid: pid as u32, how: format!("stopped with status {status:#x} while leaving") });
         }
@@ -384,15 +428,22 @@ fn take_over(tree: &Tree, program: &Program, child: &Child, base: u64, finish: &
     }
     sys::simple("INTERRUPT", sys::PTRACE_INTERRUPT, pid, 0)?;
     sys::simple("CONT", sys::PTRACE_CONT, pid, 0)?;
-    let status = wait_stop(child)?;
+    let status = wait_stop(pid)?;
     if status >> 16 != libc::PTRACE_EVENT_STOP {
         return Err(Error::Died { pid: pid as u32, how: format!("stopped with status {status:#x} after leaving") });
     }
-    let registers = host::registers(&tree.core).ok_or_else(|| tree.inconsistent("no registers in the core image"))?;
-    host::set_fp(pid, &tree.core)?;
-    crate::tracee::host::set_registers(pid, &registers)?;
-    sys::set_sigmask(pid, tree.thread.blk_sigset.unwrap_or(tree.task.blk_sigset))?;
-    if let Some(r) = tree.thread.rseq_entry.as_ref().filter(|r| r.rseq_abi_pointer != 0)
+    Ok(())
+}
+
+/// From a stopped thread to one of the images, still stopped.
+fn become_thread(tree: &Tree, thread: &Thread) -> Result<()> {
+    let tid = thread.tid.cast_signed();
+    let memory = Memory::open(tid)?;
+    let registers = host::registers(&thread.core).ok_or_else(|| tree.inconsistent("no registers in a core image"))?;
+    host::set_fp(tid, &thread.core)?;
+    crate::tracee::host::set_registers(tid, &registers)?;
+    sys::set_sigmask(tid, thread.state.blk_sigset.unwrap_or(tree.task.blk_sigset))?;
+    if let Some(r) = thread.state.rseq_entry.as_ref().filter(|r| r.rseq_abi_pointer != 0)
         && let Some(section) = r.rseq_cs_pointer.filter(|s| *s != 0)
     {
         // Registration clears it, and the interpreter ran since.

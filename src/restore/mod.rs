@@ -72,8 +72,10 @@ pub fn restore(options: &Options) -> Result<Restored> {
     check_machine()?;
     let tree = tree::Tree::read(&options.tree)?;
     tree::check_leftovers(&tree)?;
-    host::check_fp(&tree)?;
-    check_pid(&tree)?;
+    for thread in tree.threads() {
+        host::check_fp(&tree, &thread.core)?;
+        check_id(thread.tid)?;
+    }
 
     let mut program = program::Program::default();
     let mut helpers = files::Helpers::new(&tree)?;
@@ -88,8 +90,11 @@ pub fn restore(options: &Options) -> Result<Restored> {
     memory::plan(&tree, &vdso, &mut program, &mut helpers, &mut memfds)?;
     let exe = files::open_executable(&tree, &mut helpers)?;
     task::plan_attributes(&tree, &mut program, exe)?;
-    task::plan_thread(&tree, &mut program)?;
     let without = if options.drop_missing_capabilities { privileges::missing(&tree)? } else { 0 };
+    task::plan_actions(&tree, &mut program)?;
+    task::plan_thread(&tree, &tree.leader, &mut program);
+    task::plan_others(&tree, &pipes, &mut program, without)?;
+    task::plan_pending(&tree, &mut program)?;
     task::plan_rights(&tree, &mut program, without)?;
     terminal::plan_modes(&tree, &mut program);
     pipes.plan_end(&mut program, &helpers);
@@ -117,9 +122,9 @@ fn check_machine() -> Result<()> {
 }
 
 /// Says early what the clone would say late.
-fn check_pid(tree: &tree::Tree) -> Result<()> {
-    match std::fs::read_to_string(format!("/proc/{}/comm", tree.pid())) {
-        Ok(name) => Err(Error::PidInUse { pid: tree.pid(), by: format!(" by {}", name.trim()) }),
+fn check_id(pid: u32) -> Result<()> {
+    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => Err(Error::PidInUse { pid, by: format!(" by {}", name.trim()) }),
         Err(_) => Ok(()),
     }
 }
@@ -134,10 +139,9 @@ fn unregister_rseq(program: &mut program::Program) {
         const SIGNATURE: u32 = 0x5305_3053;
         #[cfg(target_arch = "aarch64")]
         const SIGNATURE: u32 = 0xd428_bc00;
-        // SAFETY: names of data symbols that glibc has had since 2.35; the types are those of <sys/rseq.h>.
+        let (offset, size) = rseq_symbols();
+        // SAFETY: null, or data symbols that glibc has had since 2.35; the types are those of <sys/rseq.h>.
         unsafe {
-            let offset = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()).cast::<isize>();
-            let size = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()).cast::<u32>();
             if offset.is_null() || size.is_null() || *size == 0 {
                 return;
             }
@@ -149,6 +153,34 @@ fn unregister_rseq(program: &mut program::Program) {
     }
     #[cfg(not(target_env = "gnu"))]
     let _ = program;
+}
+
+/// `__rseq_offset` and `__rseq_size`, null where the C library has none. Weak references: a static program has no dlsym(3).
+#[cfg(target_env = "gnu")]
+fn rseq_symbols() -> (*const isize, *const u32) {
+    let (offset, size);
+    // SAFETY: loads two addresses from the global offset table.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        std::arch::asm!(
+            ".weak __rseq_offset",
+            ".weak __rseq_size",
+            "mov {}, qword ptr [rip + __rseq_offset@GOTPCREL]",
+            "mov {}, qword ptr [rip + __rseq_size@GOTPCREL]",
+            out(reg) offset, out(reg) size, options(nostack, readonly),
+        );
+        #[cfg(target_arch = "aarch64")]
+        std::arch::asm!(
+            ".weak __rseq_offset",
+            ".weak __rseq_size",
+            "adrp {0}, :got:__rseq_offset",
+            "ldr {0}, [{0}, :got_lo12:__rseq_offset]",
+            "adrp {1}, :got:__rseq_size",
+            "ldr {1}, [{1}, :got_lo12:__rseq_size]",
+            out(reg) offset, out(reg) size, options(nostack, readonly),
+        );
+    }
+    (offset, size)
 }
 
 #[cfg(target_env = "gnu")]

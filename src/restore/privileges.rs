@@ -2,6 +2,7 @@
 use super::program::{Arg, Program};
 use super::tree::Tree;
 use super::{Error, Result};
+use crate::image::proto::CredsEntry;
 
 /// CAP_SYS_RESOURCE.
 pub const SYS_RESOURCE: u32 = 24;
@@ -86,17 +87,16 @@ fn names(set: u64) -> String {
 /// /proc cannot be read.
 pub fn missing(tree: &Tree) -> Result<u64> {
     let own = Own::read()?;
-    let (permitted, bounding) = (mask(&tree.creds.cap_prm), mask(&tree.creds.cap_bnd));
-    Ok(permitted & !own.permitted | bounding & !own.bounding)
+    let lacking = |creds: &CredsEntry| mask(&creds.cap_prm) & !own.permitted | mask(&creds.cap_bnd) & !own.bounding;
+    Ok(tree.threads().fold(0, |all, thread| all | lacking(&thread.creds)))
 }
 
-/// Adds the calls that make our privileges those of the process; `without` are capabilities that it loses.
+/// Adds the calls that make our privileges those of a thread; `without` are capabilities that it loses.
 ///
 /// # Errors
 /// It had some that this program lacks, and that it is not to lose.
-pub fn plan(tree: &Tree, program: &mut Program, without: u64) -> Result<()> {
+pub fn plan(tree: &Tree, c: &CredsEntry, program: &mut Program, without: u64) -> Result<()> {
     let own = Own::read()?;
-    let c = &tree.creds;
     let [inheritable, permitted, effective, bounding, ambient] =
         [&c.cap_inh, &c.cap_prm, &c.cap_eff, &c.cap_bnd, &c.cap_amb].map(|words| mask(words) & !without);
     for (set, want, have) in [("permitted", permitted, own.permitted), ("bounding", bounding, own.bounding)] {

@@ -7,11 +7,13 @@
 //!
 //! ```text
 //!   base                code
-//!   base + 4096         header: first call, end of calls, status descriptor, failure (2 words), done
+//!   base + 4096         headers, one per thread: first call, end of calls, status descriptor, failure (2 words), done
 //!                       calls, 72 bytes each: number, 6 arguments, mode, expected result
 //!                       data: structures that arguments point to
 //!   base + park offset  room, initially not mapped, to which mappings can be moved meanwhile
 //! ```
+//!
+//! A process of several threads has a list of calls for each; one call of the first list starts another.
 use std::borrow::Cow;
 use std::fmt;
 
@@ -63,6 +65,8 @@ pub enum Expect {
     Success,
     /// This.
     Exactly(u64),
+    /// A thread ID for the caller, and 0 for a new thread, which goes on with the calls of this thread.
+    Thread(usize),
 }
 
 /// What a call is for, for the message when it fails.
@@ -110,16 +114,38 @@ struct Call {
 }
 
 /// A list of system calls in the making.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Program {
-    calls: Vec<Call>,
+    /// Per thread; the first one's is the process's leader.
+    threads: Vec<Vec<Call>>,
+    /// Whose calls are being added.
+    current: usize,
     data: Vec<u8>,
     /// Words in the data that are addresses of other data: where, and of which offset.
     pointers: Vec<(usize, u64)>,
     park: u64,
 }
 
+impl Default for Program {
+    fn default() -> Self {
+        Self { threads: vec![Vec::new()], current: 0, data: Vec::new(), pointers: Vec::new(), park: 0 }
+    }
+}
+
 impl Program {
+    /// Adds a thread; what `plan` appends is for it to do.
+    ///
+    /// # Errors
+    /// Those of `plan`.
+    pub fn thread<E>(&mut self, plan: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<usize, E> {
+        let index = self.threads.len();
+        self.threads.push(Vec::new());
+        let before = std::mem::replace(&mut self.current, index);
+        let result = plan(self);
+        self.current = before;
+        result.map(|()| index)
+    }
+
     /// Appends a system call that must not fail.
     pub fn call<const N: usize>(&mut self, purpose: impl Into<Purpose>, number: libc::c_long, args: [Arg; N]) {
         self.call_expecting(purpose, number, args, Expect::Success);
@@ -137,7 +163,8 @@ impl Program {
         let mut six = [Arg::Value(0); 6];
         six[..N].copy_from_slice(&args);
         // Numbers of system calls are not negative; c_long has 64 bits on both.
-        self.calls.push(Call { number: number as u64, args: six, expect, purpose: purpose.into() });
+        let call = Call { number: number as u64, args: six, expect, purpose: purpose.into() };
+        self.threads[self.current].push(call);
     }
 
     /// Adds data that an argument can point to; 16-byte aligned, writable, gone after the restore.
@@ -172,7 +199,7 @@ impl Program {
     /// Number of calls.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.calls.len()
+        self.threads.iter().map(Vec::len).sum()
     }
 
     /// Length of the whole area with the room for parked mappings, in bytes.
@@ -184,45 +211,52 @@ impl Program {
     /// Length of the part of the area that is mapped at first, in bytes.
     #[must_use]
     pub fn park_offset(&self) -> u64 {
-        let writable = HEADER_LEN + self.calls.len() * CALL_LEN + self.data.len() + 16;
+        let writable = self.headers_len() + self.len() * CALL_LEN + self.data.len() + 16;
         PAGE + (writable as u64).next_multiple_of(PAGE)
     }
 
     /// What the call number `index` is for.
     #[must_use]
     pub fn purpose(&self, index: usize) -> String {
-        self.calls.get(index).map_or_else(|| format!("step {index}"), |c| c.purpose.to_string())
+        self.threads.iter().flatten().nth(index).map_or_else(|| format!("step {index}"), |c| c.purpose.to_string())
     }
 
     /// The index of the call at an address, given where the area is.
     #[must_use]
     pub fn index_of(&self, base: u64, addr: u64) -> usize {
-        (addr.wrapping_sub(base + PAGE + HEADER_LEN as u64) / CALL_LEN as u64) as usize
+        (addr.wrapping_sub(base + PAGE + self.headers_len() as u64) / CALL_LEN as u64) as usize
     }
 
-    /// The address of the word that says that all calls have been made.
+    /// The address of the word that says that a thread has made all its calls.
     #[must_use]
-    pub const fn done_flag(base: u64) -> u64 {
-        base + PAGE + 40
+    pub const fn done_flag(base: u64, thread: usize) -> u64 {
+        Self::header(base, thread) + 40
     }
 
-    /// The address of the header.
+    /// The address of a thread's header.
     #[must_use]
-    pub const fn header(base: u64) -> u64 {
-        base + PAGE
+    pub const fn header(base: u64, thread: usize) -> u64 {
+        base + PAGE + (thread * HEADER_LEN) as u64
+    }
+
+    fn headers_len(&self) -> usize {
+        self.threads.len() * HEADER_LEN
     }
 
     /// The writable part of the area, for an area at `base`.
     #[must_use]
     pub fn encode(&self, base: u64, status_fd: i32) -> Vec<u8> {
-        let calls = Self::header(base) + HEADER_LEN as u64;
-        let end = calls + (self.calls.len() * CALL_LEN) as u64;
-        let data = end.next_multiple_of(16);
+        let mut at = base + PAGE + self.headers_len() as u64;
+        let data = (at + (self.len() * CALL_LEN) as u64).next_multiple_of(16);
         let area_end = base + self.area_len();
         let mut bytes = Vec::with_capacity(self.park_offset() as usize);
         let mut put = |word: u64| bytes.extend_from_slice(&word.to_le_bytes());
-        [calls, end, status_fd as u64, 0, 0, 0, 0, 0].into_iter().for_each(&mut put);
-        for call in &self.calls {
+        for calls in &self.threads {
+            let end = at + (calls.len() * CALL_LEN) as u64;
+            [at, end, status_fd as u64, 0, 0, 0, 0, 0].into_iter().for_each(&mut put);
+            at = end;
+        }
+        for call in self.threads.iter().flatten() {
             put(call.number);
             for arg in call.args {
                 put(match arg {
@@ -237,11 +271,12 @@ impl Program {
             let (mode, value) = match call.expect {
                 Expect::Success => (0, 0),
                 Expect::Exactly(value) => (1, value),
+                Expect::Thread(thread) => (2, Self::header(base, thread)),
             };
             put(mode);
             put(value);
         }
-        bytes.resize((data - Self::header(base)) as usize, 0);
+        bytes.resize((data - Self::header(base, 0)) as usize, 0);
         let data_at = bytes.len();
         bytes.extend_from_slice(&self.data);
         for (at, offset) in &self.pointers {
@@ -263,6 +298,25 @@ mod tests {
         let bytes = p.encode(0x10_0000, 0);
         let words: Vec<u64> = bytes[64..].chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().unwrap())).collect();
         assert_eq!(words, [11, 22, 1, 2, 0x10_1040, 9]);
+    }
+
+    #[test]
+    fn threads_have_calls_and_headers_of_their_own() {
+        let mut p = Program::default();
+        p.call("first", 1, []);
+        let thread = p.thread(|p| {
+            p.call("of the thread", 2, []);
+            Ok::<_, ()>(())
+        });
+        p.call_expecting("starting it", 3, [], Expect::Thread(thread.unwrap()));
+        let bytes = p.encode(0x10_0000, 5);
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        let calls = 0x10_1000 + 2 * 64;
+        assert_eq!((word(0), word(8)), (calls, calls + 2 * 72));
+        assert_eq!((word(64), word(72), word(80)), (calls + 2 * 72, calls + 3 * 72, 5));
+        assert_eq!([128, 128 + 72, 128 + 144].map(word), [1, 3, 2]);
+        assert_eq!((word(128 + 72 + 56), word(128 + 72 + 64)), (2, Program::header(0x10_0000, 1)));
+        assert_eq!(p.purpose(p.index_of(0x10_0000, calls + 2 * 72)), "of the thread");
     }
 
     #[test]

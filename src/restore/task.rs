@@ -1,7 +1,7 @@
 //! What the kernel keeps per process and thread: identity, signals, timers, limits, privileges.
 use super::program::{Arg, Expect, Program};
-use super::tree::Tree;
-use super::{Options, Result, files, host, privileges};
+use super::tree::{Thread, Tree};
+use super::{Options, Result, files, host, launch, privileges};
 use crate::image::proto::{MmEntry, PosixTimerEntry, SignalQueueEntry};
 
 /// Signals of the kernel: 1 to 64.
@@ -32,7 +32,7 @@ pub fn plan_session(tree: &Tree, options: &Options, program: &mut Program) -> Re
     Ok(())
 }
 
-/// Bounds of the address space, auxiliary vector, executable; name and other attributes.
+/// Bounds of the address space, auxiliary vector, executable; other attributes of the whole process.
 ///
 /// # Errors
 /// The images hold what no kernel takes.
@@ -46,11 +46,6 @@ pub fn plan_attributes(tree: &Tree, program: &mut Program, exe: i32) -> Result<(
         libc::SYS_prctl,
         [PR_SET_MM.into(), PR_SET_MM_MAP.into(), map, (MM_MAP_LEN as u32).into(), 0.into()],
     );
-    let mut name = tree.thread.comm.as_ref().unwrap_or(&task.comm).clone().into_bytes();
-    name.resize(16, 0);
-    name[15] = 0;
-    let name = program.data(&name);
-    program.call("setting the name", libc::SYS_prctl, [libc::PR_SET_NAME.into(), name]);
     program.call("setting the personality", libc::SYS_personality, [task.personality.into()]);
     if tree.mm.thp_disabled() {
         program.call(
@@ -65,9 +60,6 @@ pub fn plan_attributes(tree: &Tree, program: &mut Program, exe: i32) -> Result<(
     for bit in (0..32).filter(|bit| task.membarrier_registration_mask() & (1 << bit) != 0) {
         let what = format!("registering for membarrier command {:#x}", 1u32 << bit);
         program.call(what, libc::SYS_membarrier, [(1u32 << bit).into(), 0.into(), 0.into()]);
-    }
-    if let Some(nice) = tree.thread.sched_nice {
-        program.call("setting the nice value", libc::SYS_setpriority, [0.into(), 0.into(), nice.into()]);
     }
     Ok(())
 }
@@ -109,11 +101,11 @@ pub fn plan_proc(tree: &Tree, program: &mut Program) {
     }
 }
 
-/// Signal handlers, alternate stack, timers, pending signals, and what libc registers per thread.
+/// Signal handlers.
 ///
 /// # Errors
-/// The images hold too few dispositions, or a timer that cannot be made again.
-pub fn plan_thread(tree: &Tree, program: &mut Program) -> Result<()> {
+/// The images hold too few dispositions.
+pub fn plan_actions(tree: &Tree, program: &mut Program) -> Result<()> {
     let skipped = [libc::SIGKILL as usize, libc::SIGSTOP as usize];
     let signals = (1..=SIGNALS).filter(|s| !skipped.contains(s));
     let actions = &tree.task.sigactions;
@@ -130,7 +122,21 @@ pub fn plan_thread(tree: &Tree, program: &mut Program) -> Result<()> {
         let args = [Arg::Value(signal as u64), action, 0.into(), 8.into()];
         program.call(format!("setting the action of signal {signal}"), libc::SYS_rt_sigaction, args);
     }
-    if let Some(sas) = &tree.thread.sas {
+    Ok(())
+}
+
+/// Name, nice value, alternate stack, and what libc registers per thread: by the thread itself.
+pub fn plan_thread(tree: &Tree, thread: &Thread, program: &mut Program) {
+    let state = &thread.state;
+    let mut name = state.comm.as_ref().unwrap_or(&tree.task.comm).clone().into_bytes();
+    name.resize(16, 0);
+    name[15] = 0;
+    let name = program.data(&name);
+    program.call("setting the name", libc::SYS_prctl, [libc::PR_SET_NAME.into(), name]);
+    if let Some(nice) = state.sched_nice {
+        program.call("setting the nice value", libc::SYS_setpriority, [0.into(), 0.into(), nice.into()]);
+    }
+    if let Some(sas) = &state.sas {
         // SS_ONSTACK is a report, not a setting; SS_AUTODISARM is one.
         let flags = u64::from(sas.ss_flags & !(libc::SS_ONSTACK as u32));
         let stack = program.words(&[sas.ss_sp, flags, sas.ss_size]);
@@ -139,20 +145,63 @@ pub fn plan_thread(tree: &Tree, program: &mut Program) -> Result<()> {
     program.call(
         "setting the address to clear on exit",
         libc::SYS_set_tid_address,
-        [host::clear_tid(&tree.core).into()],
+        [host::clear_tid(&thread.core).into()],
     );
-    if tree.thread.futex_rla != 0 {
-        let args = [tree.thread.futex_rla.into(), tree.thread.futex_rla_len.into()];
+    if state.futex_rla != 0 {
+        let args = [state.futex_rla.into(), state.futex_rla_len.into()];
         program.call("setting the robust futex list", libc::SYS_set_robust_list, args);
     }
-    if let Some(r) = tree.thread.rseq_entry.as_ref().filter(|r| r.rseq_abi_pointer != 0) {
+    if let Some(r) = state.rseq_entry.as_ref().filter(|r| r.rseq_abi_pointer != 0) {
         let args = [r.rseq_abi_pointer.into(), r.rseq_abi_size.into(), 0.into(), r.signature.into()];
         program.call("registering restartable sequences", libc::SYS_rseq, args);
     }
+}
+
+/// The other threads: each is started by the leader, does what only it can do, and says so in a pipe.
+///
+/// # Errors
+/// One of them had privileges that this program lacks.
+pub fn plan_others(tree: &Tree, pipes: &launch::Pipes, program: &mut Program, without: u64) -> Result<()> {
+    const FLAGS: i32 = libc::CLONE_VM
+        | libc::CLONE_FS
+        | libc::CLONE_FILES
+        | libc::CLONE_SIGHAND
+        | libc::CLONE_THREAD
+        | libc::CLONE_SYSVSEM;
+    for thread in &tree.others {
+        let index = program.thread(|program| {
+            plan_thread(tree, thread, program);
+            plan_privileges(tree, thread, program, without)?;
+            pipes.plan_ready(program);
+            Ok::<_, super::Error>(())
+        })?;
+        let Arg::Data(tid) = program.data(&thread.tid.to_le_bytes()) else { continue };
+        // `struct clone_args`: no stack, which the interpreter does not need.
+        let args = program.structure(&[FLAGS as u64, 0, 0, 0, 0, 0, 0, 0], tid, 1);
+        let what = format!("making thread {}", thread.tid);
+        let size = Arg::Value(size_of::<host::CloneArgs>() as u64);
+        program.call_expecting(what, libc::SYS_clone3, [args, size], Expect::Thread(index));
+    }
+    for thread in &tree.others {
+        pipes.plan_await(program, thread.tid);
+    }
+    Ok(())
+}
+
+/// Timers and pending signals, which may be those of any thread.
+///
+/// # Errors
+/// A timer that cannot be made again; a damaged signal.
+pub fn plan_pending(tree: &Tree, program: &mut Program) -> Result<()> {
     plan_timers(tree, program)?;
     let pid = Arg::from(tree.pid());
     queue(tree, program, tree.task.signals_s.as_ref(), libc::SYS_rt_sigqueueinfo, &[pid])?;
-    queue(tree, program, tree.thread.signals_p.as_ref(), libc::SYS_rt_tgsigqueueinfo, &[pid, pid])
+    for thread in tree.threads() {
+        // From the leader: the kernel lets nobody else say that a signal is its own.
+        let whom = [pid, thread.tid.into()];
+        queue(tree, program, thread.state.signals_p.as_ref(), libc::SYS_rt_tgsigqueueinfo, &whom)?;
+    }
+    Ok(())
 }
 
 fn queue(
@@ -219,7 +268,7 @@ fn plan_timers(tree: &Tree, program: &mut Program) -> Result<()> {
 fn make_timer(tree: &Tree, program: &mut Program, t: &PosixTimerEntry) -> Result<()> {
     const SIGEV_THREAD_ID: u32 = 4;
     let thread = if t.it_sigev_notify & SIGEV_THREAD_ID != 0 { t.notify_thread_id.unwrap_or(0) } else { 0 };
-    if thread != 0 && thread.cast_unsigned() != tree.pid() {
+    if thread != 0 && tree.threads().all(|t| t.tid != thread.cast_unsigned()) {
         return Err(tree.inconsistent(format!("POSIX timer {} notifies thread {thread}", t.it_id)));
     }
     // struct sigevent: value, signal, notification, thread, padding.
@@ -259,7 +308,7 @@ pub fn plan_rights(tree: &Tree, program: &mut Program, without: u64) -> Result<(
         let args = [0.into(), Arg::Value(resource as u64), limit, 0.into()];
         program.call(format!("setting limit {resource}"), libc::SYS_prlimit64, args);
     }
-    privileges::plan(tree, program, without)?;
+    plan_privileges(tree, &tree.leader, program, without)?;
     let dumpable = tree.mm.dumpable.unwrap_or(1);
     // 2 (readable by root only) is what a change of privileges leaves; it cannot be asked for.
     if dumpable != 2 {
@@ -269,7 +318,13 @@ pub fn plan_rights(tree: &Tree, program: &mut Program, without: u64) -> Result<(
             [libc::PR_SET_DUMPABLE.into(), dumpable.into()],
         );
     }
-    if let Some(signal) = tree.thread.pdeath_sig.filter(|s| *s != 0) {
+    Ok(())
+}
+
+fn plan_privileges(tree: &Tree, thread: &Thread, program: &mut Program, without: u64) -> Result<()> {
+    privileges::plan(tree, &thread.creds, program, without)?;
+    // A change of user forgets it.
+    if let Some(signal) = thread.state.pdeath_sig.filter(|s| *s != 0) {
         program.call(
             "setting the signal for the parent's death",
             libc::SYS_prctl,

@@ -13,6 +13,19 @@ use crate::image::proto::{
 };
 use crate::image::{Entry, ImageDir, ImageEntry, ImageKind, PageReader, check_parent};
 
+/// A thread as its images tell it.
+#[derive(Debug)]
+pub struct Thread {
+    /// Its ID.
+    pub tid: u32,
+    /// Registers.
+    pub core: CoreEntry,
+    /// What the kernel keeps per thread.
+    pub state: ThreadCoreEntry,
+    /// Privileges.
+    pub creds: CredsEntry,
+}
+
 /// The state of a process as its images tell it.
 #[derive(Debug)]
 pub struct Tree {
@@ -20,14 +33,12 @@ pub struct Tree {
     pub dir: ImageDir,
     /// Its identity.
     pub process: PstreeEntry,
-    /// Registers of its only thread.
-    pub core: CoreEntry,
+    /// Its leader, whose ID is the process's.
+    pub leader: Thread,
+    /// Its other threads.
+    pub others: Vec<Thread>,
     /// What the kernel keeps per process.
     pub task: TaskCoreEntry,
-    /// What the kernel keeps per thread.
-    pub thread: ThreadCoreEntry,
-    /// Privileges.
-    pub creds: CredsEntry,
     /// Address space.
     pub mm: MmEntry,
     /// Its memory.
@@ -63,8 +74,7 @@ impl Tree {
         };
         let process = known(&dir, process)?;
         let pid = process.pid;
-        let core: CoreEntry = known(&dir, dir.read_one(u64::from(pid))?)?;
-        check_isa(&dir, &core)?;
+        let leader = Thread::read(&dir, pid)?;
         // A translated tree holds only what changed; the rest must be what it was translated from.
         check_parent(&dir)?;
         let others = processes.len();
@@ -75,22 +85,16 @@ impl Tree {
                 "only one can be restored yet",
             ));
         }
-        if process.threads.len() > 1 {
-            return Err(unsupported(
-                pid,
-                format!("{} threads", process.threads.len()),
-                "only processes of one thread can be restored yet",
-            ));
-        }
-        let missing = |what: &str| inconsistent(&dir, format!("core-{pid}.img has no {what}"));
-        let task = core.tc.clone().ok_or_else(|| missing("process state (tc)"))?;
-        let thread = core.thread_core.clone().ok_or_else(|| missing("thread state (thread_core)"))?;
-        let creds = thread.creds.clone().ok_or_else(|| missing("credentials"))?;
-        let ids = match core.ids {
+        let tids = process.threads.iter().filter(|tid| **tid != pid);
+        let others = tids.map(|tid| Thread::read(&dir, *tid)).collect::<Result<Vec<_>>>()?;
+        let task = leader.core.tc.clone().ok_or_else(|| missing(&dir, pid, "process state (tc)"))?;
+        let ids = match leader.core.ids {
             Some(ids) => ids,
             None => known(&dir, dir.read_one::<TaskKobjIdsEntry>(u64::from(pid))?)?,
         };
-        check_state(pid, &task, &thread)?;
+        for thread in std::iter::once(&leader).chain(&others) {
+            check_state(pid, &task, &thread.state)?;
+        }
         check_namespaces(pid, &ids, inventory.root_ids.as_ref())?;
         let mut mm: MmEntry = known(&dir, dir.read_one(u64::from(pid))?)?;
         check_page_size(pid, &mm)?;
@@ -131,10 +135,9 @@ impl Tree {
             terminals: known_all::<TtyInfoEntry>(&dir, None)?.into_iter().map(|t| (t.id, t)).collect(),
             clocks: known_all(&dir, clocks_id)?.pop(),
             process,
-            core,
+            leader,
+            others,
             task,
-            thread,
-            creds,
             mm,
             files,
             memfds,
@@ -148,10 +151,9 @@ impl Tree {
         self.process.pid
     }
 
-    /// Where the thread goes on.
-    #[must_use]
-    pub fn core_pc(&self) -> u64 {
-        host::registers(&self.core).map_or(0, |r| r.pc().0)
+    /// Every thread, the leader first.
+    pub fn threads(&self) -> impl Iterator<Item = &Thread> {
+        std::iter::once(&self.leader).chain(&self.others)
     }
 
     /// A state that cannot be restored.
@@ -180,6 +182,26 @@ fn unsupported(pid: u32, what: String, remedy: impl Into<String>) -> Error {
 
 fn inconsistent(dir: &ImageDir, what: String) -> Error {
     Error::Inconsistent { tree: dir.path().to_owned(), what }
+}
+
+impl Thread {
+    fn read(dir: &ImageDir, tid: u32) -> Result<Self> {
+        let core: CoreEntry = known(dir, dir.read_one(u64::from(tid))?)?;
+        check_isa(dir, &core)?;
+        let state = core.thread_core.clone().ok_or_else(|| missing(dir, tid, "thread state (thread_core)"))?;
+        let creds = state.creds.clone().ok_or_else(|| missing(dir, tid, "credentials"))?;
+        Ok(Self { tid, core, state, creds })
+    }
+
+    /// Where it goes on.
+    #[must_use]
+    pub fn pc(&self) -> u64 {
+        host::registers(&self.core).map_or(0, |r| r.pc().0)
+    }
+}
+
+fn missing(dir: &ImageDir, tid: u32, what: &str) -> Error {
+    inconsistent(dir, format!("core-{tid}.img has no {what}"))
 }
 
 /// An entry to act on: what this version does not know might be what matters.

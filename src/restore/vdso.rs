@@ -87,7 +87,7 @@ pub fn plan(tree: &Tree) -> Result<Plan> {
     {
         return Ok(Plan::Move { ours, to: their_first });
     }
-    if (theirs.start..theirs.end).contains(&tree.core_pc()) {
+    if tree.threads().any(|thread| (theirs.start..theirs.end).contains(&thread.pc())) {
         return Err(tree.unsupported(
             "a thread inside the vDSO of another kernel",
             "restore it on the kernel it ran on, or dump it again",

@@ -38,9 +38,19 @@ global_asm!(
     "    cmp rax, -4095", // success: no errno
     "    jae 6f",
     "    jmp 4f",
-    "3:  cmp rax, [r12 + 64]", // exactly this
+    "3:  cmp qword ptr [r12 + 56], 2",
+    "    je 8f",
+    "    cmp rax, [r12 + 64]", // exactly this
     "    jne 6f",
     "4:  add r12, 72",
+    "    jmp 2b",
+    "8:  cmp rax, -4095", // a thread
+    "    jae 6f",
+    "    test rax, rax",
+    "    jnz 4b",
+    "    mov rbx, [r12 + 64]", // the new one: it has a header of its own
+    "    mov r12, [rbx]",
+    "    mov r13, [rbx + 8]",
     "    jmp 2b",
     // All done: say so, and wait for the tracer.
     "5:  mov qword ptr [rbx + 40], 1",
@@ -183,8 +193,8 @@ pub fn call_result(registers: &RegisterFile) -> i64 {
 ///
 /// # Errors
 /// By the name of the feature.
-pub fn check_fp(tree: &Tree) -> Result<()> {
-    let info = tree.core.thread_info.as_ref().ok_or_else(|| tree.inconsistent("no x86_64 registers in core image"))?;
+pub fn check_fp(tree: &Tree, core: &CoreEntry) -> Result<()> {
+    let info = core.thread_info.as_ref().ok_or_else(|| tree.inconsistent("no x86_64 registers in core image"))?;
     if info.gpregs.mode() != crate::image::proto::X86RegsMode::Native {
         return Err(tree.unsupported("a 32-bit program", "only 64-bit ones can be restored"));
     }

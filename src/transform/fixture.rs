@@ -70,6 +70,7 @@ fn elf(program: &Program, isa: Isa) -> Vec<u8> {
         text.extend(word.to_le_bytes());
     }
     text.extend(ROOTS.iter().flat_map(|root| root.to_le_bytes()));
+    text.extend([0; 8]); // tls_info
     text.extend([0; 8 * 10]);
     text.extend(SITES.to_le_bytes());
     text.extend((SITES + sites.len() as u64).to_le_bytes());

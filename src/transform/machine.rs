@@ -10,7 +10,7 @@ use isamorph_arch::{DwarfReg, Isa, RemoteAddr, ReturnAddr, aarch64, jump_cell, s
 use std::collections::BTreeMap;
 
 pub(super) const TOP: u64 = 0x7000_0000_0000;
-pub(super) const ROOTS: [u64; 4] = [0x40_0010, 0x40_0020, 0, 0];
+pub(super) const ROOTS: [u64; 3] = [0x40_0010, 0x40_0020, 0];
 pub(super) const RESTORE_RT: u64 = 0x40_0030;
 /// From the ID of a function to that of its call of `setjmp`.
 const TWICE: u64 = 1 << 32;

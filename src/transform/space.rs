@@ -14,6 +14,8 @@ const GROWSDOWN: u32 = 0x100;
 const MAP_32BIT: u32 = 0x40;
 /// The kernel's default `stack_guard_gap`: what a growing stack keeps free below it.
 const GUARD_GAP: u64 = 256 * PAGE_SIZE;
+/// What is left of the guard below a stack of fixed size: a frame that is larger may miss it anyway.
+const MIN_GUARD: u64 = 2 * PAGE_SIZE;
 /// `PROT_READ | PROT_WRITE | PROT_EXEC`.
 const RWX: u32 = 7;
 /// Kernel mappings that every machine makes anew, or lacks.
@@ -156,7 +158,19 @@ fn bounds(executable: &Executable) -> (u64, u64, u64, u64) {
     (start_code.min(end_code), end_code, start_data.min(end_data), end_data)
 }
 
+/// How far a stack may reach down.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The lowest address of a stack of fixed size (`__isam_stack_low`); 0 for one whose mapping grows.
+    pub floor: RemoteAddr,
+    /// RLIMIT_STACK, which bounds a mapping that grows.
+    pub limit: u64,
+}
+
 /// Makes room for a stack whose lowest byte is `low`; returns the addresses by which a mapping grew.
+///
+/// A mapping that grows does so as the kernel would do it. A stack of fixed size takes from the inaccessible guard
+/// right below it, of which at least [`MIN_GUARD`] bytes stay: libc makes guards larger than that for this purpose.
 ///
 /// # Errors
 /// How many bytes are missing, and what is in the way.
@@ -164,7 +178,7 @@ pub fn grow_stack(
     vmas: &mut [proto::VmaEntry],
     sp: RemoteAddr,
     low: RemoteAddr,
-    limit: u64,
+    Bounds { floor: bottom, limit }: Bounds,
 ) -> Result<Range<u64>, (u64, String)> {
     let index = vmas.partition_point(|vma| vma.end <= sp.0);
     let floor = index.checked_sub(1).map_or(0, |below| vmas[below].end);
@@ -174,13 +188,23 @@ pub fn grow_stack(
     if stack.status & vma::ANON_PRIVATE == 0 {
         return Err((0, format!("the mapping at {:#x} is not private anonymous memory", stack.start)));
     }
-    if low.0 >= stack.start {
+    if low.0 >= stack.start.max(bottom.0) {
         return Ok(stack.start..stack.start);
     }
     let start = low.0 - low.0 % PAGE_SIZE;
+    if bottom.0 > stack.start {
+        // A part of a larger mapping: what is below belongs to somebody else.
+        return Err((bottom.0 - low.0, format!("the stack that the program gave it begins at {bottom}")));
+    }
     let need = stack.start - start;
     if stack.flags & GROWSDOWN == 0 {
-        return Err((need, format!("its mapping begins at {:#x} and does not grow", stack.start)));
+        return take_guard(vmas, index, start).ok_or_else(|| {
+            let bottom = vmas[index].start;
+            (
+                need,
+                format!("its mapping begins at {bottom:#x}, does not grow, and has no guard below with room to spare"),
+            )
+        });
     }
     if stack.end - start > limit {
         return Err((need, format!("RLIMIT_STACK is {limit} bytes (ulimit -s)")));
@@ -193,6 +217,20 @@ pub fn grow_stack(
     Ok(grown)
 }
 
+/// Moves the border between the stack at `index` and the guard right below it down to `start`.
+fn take_guard(vmas: &mut [proto::VmaEntry], index: usize, start: u64) -> Option<Range<u64>> {
+    let (below, above) = vmas.split_at_mut(index);
+    let (guard, stack) = (below.last_mut()?, above.first_mut()?);
+    let inaccessible = guard.prot == 0 && guard.status & vma::ANON_PRIVATE != 0;
+    let spare = guard.start.checked_add(MIN_GUARD).is_some_and(|lowest| lowest <= start);
+    if !(inaccessible && guard.end == stack.start && spare) {
+        return None;
+    }
+    let grown = start..stack.start;
+    (guard.end, stack.start) = (start, start);
+    Some(grown)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,26 +239,68 @@ mod tests {
         proto::VmaEntry { start, end, flags, status: vma::REGULAR | vma::ANON_PRIVATE, ..proto::VmaEntry::default() }
     }
 
+    fn main(limit: u64) -> Bounds {
+        Bounds { floor: RemoteAddr(0), limit }
+    }
+
+    #[test]
+    fn a_stack_of_fixed_size_takes_from_its_guard() {
+        let vmas = || {
+            let mut guard = anonymous(0x6ffe_0000, 0x6fff_0000, 2);
+            guard.prot = 0;
+            vec![anonymous(0x1000, 0x2000, 2), guard, anonymous(0x6fff_0000, 0x7001_0000, 2)]
+        };
+        let (sp, bounds) = (RemoteAddr(0x6fff_0800), Bounds { floor: RemoteAddr(0x6fff_0000), limit: 0 });
+        let mut grown = vmas();
+        assert_eq!(grow_stack(&mut grown, sp, RemoteAddr(0x6ffe_f010), bounds), Ok(0x6ffe_f000..0x6fff_0000));
+        assert_eq!((grown[1].end, grown[2].start), (0x6ffe_f000, 0x6ffe_f000));
+        let bounds = Bounds { floor: RemoteAddr(0x6ffe_f000), limit: 0 };
+        assert_eq!(grow_stack(&mut grown, sp, RemoteAddr(0x6ffe_e010), bounds), Ok(0x6ffe_e000..0x6ffe_f000));
+
+        let (need, why) = grow_stack(&mut vmas(), sp, RemoteAddr(0x6ffe_1000), bounds).unwrap_err();
+        assert!(need == 0xf000 && why.contains("no guard"), "{need:#x} {why}");
+        let mut open = vmas();
+        open[1].prot = 3;
+        assert!(grow_stack(&mut open, sp, RemoteAddr(0x6ffe_f010), bounds).is_err());
+        let mut apart = vmas();
+        apart[1].end = 0x6ffe_f000;
+        assert!(grow_stack(&mut apart, sp, RemoteAddr(0x6ffe_f010), bounds).is_err());
+    }
+
+    #[test]
+    fn a_stack_inside_an_object_is_not_overrun() {
+        let mut vmas = vec![anonymous(0x6000_0000, 0x7000_0000, 2)];
+        let bounds = Bounds { floor: RemoteAddr(0x6800_0000), limit: 8 << 20 };
+        let sp = RemoteAddr(0x6800_0800);
+        assert!(grow_stack(&mut vmas, sp, RemoteAddr(0x6800_0100), bounds).is_ok());
+        let (need, why) = grow_stack(&mut vmas, sp, RemoteAddr(0x67ff_ff00), bounds).unwrap_err();
+        assert!(need == 0x100 && why.contains("the program gave it"), "{need:#x} {why}");
+    }
+
     #[test]
     fn a_stack_grows_within_its_limit_and_not_into_its_neighbour() {
         let sp = RemoteAddr(0x7000_0000);
         let vmas = || vec![anonymous(0x1000, 0x2000, 2), anonymous(0x6fff_f000, 0x7001_0000, 2 | GROWSDOWN)];
         let mut grown = vmas();
-        assert_eq!(grow_stack(&mut grown, sp, RemoteAddr(0x6fff_dfff), 8 << 20), Ok(0x6fff_d000..0x6fff_f000));
+        assert_eq!(grow_stack(&mut grown, sp, RemoteAddr(0x6fff_dfff), main(8 << 20)), Ok(0x6fff_d000..0x6fff_f000));
         assert_eq!(grown[1].start, 0x6fff_d000);
-        assert_eq!(grow_stack(&mut grown, sp, RemoteAddr(0x6fff_e000), 0), Ok(0x6fff_d000..0x6fff_d000));
+        assert_eq!(grow_stack(&mut grown, sp, RemoteAddr(0x6fff_e000), main(0)), Ok(0x6fff_d000..0x6fff_d000));
 
-        let (need, why) = grow_stack(&mut vmas(), sp, RemoteAddr(0x6fff_dfff), 0x12000).unwrap_err();
+        let (need, why) = grow_stack(&mut vmas(), sp, RemoteAddr(0x6fff_dfff), main(0x12000)).unwrap_err();
         assert_eq!(need, 0x2000);
         assert!(why.contains("RLIMIT_STACK"), "{why}");
 
         let mut near = vmas();
         near[0] = anonymous(0x6ff0_0000, 0x6ff0_1000, 2);
-        assert!(grow_stack(&mut near, sp, RemoteAddr(0x6fff_e000), 8 << 20).unwrap_err().1.contains("in the way"));
+        assert!(
+            grow_stack(&mut near, sp, RemoteAddr(0x6fff_e000), main(8 << 20)).unwrap_err().1.contains("in the way")
+        );
 
         let mut fixed = vmas();
         fixed[1].flags = 2;
-        assert!(grow_stack(&mut fixed, sp, RemoteAddr(0x6fff_e000), 8 << 20).unwrap_err().1.contains("does not grow"));
-        assert!(grow_stack(&mut vmas(), RemoteAddr(0x5000), RemoteAddr(0x4000), 8 << 20).is_err());
+        assert!(
+            grow_stack(&mut fixed, sp, RemoteAddr(0x6fff_e000), main(8 << 20)).unwrap_err().1.contains("does not grow")
+        );
+        assert!(grow_stack(&mut vmas(), RemoteAddr(0x5000), RemoteAddr(0x4000), main(8 << 20)).is_err());
     }
 }

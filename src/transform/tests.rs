@@ -253,7 +253,35 @@ fn what_one_version_does_not_move_is_named() {
 
     let two = proto::PstreeEntry { pid: PID, pgid: PID, sid: PID, ppid: 0, threads: vec![PID, PID + 1] };
     tree.write_one(None, two).unwrap();
-    refused(&fixture, "2 threads");
+    refused(&fixture, "core-78.img");
+}
+
+#[test]
+fn every_thread_is_translated() {
+    for isa in Isa::ALL {
+        let fixture = Fixture::new(isa, 6, 15);
+        let tree = fixture.tree();
+        // A second thread on the same stack: what becomes of its frames is known, and that it gets registers of its own.
+        let mut second = fixture.core(RESTART);
+        second.tc = None;
+        tree.write_one(u64::from(PID) + 1, second.clone()).unwrap();
+        let threads = vec![PID + 1, PID];
+        tree.write_one(None, proto::PstreeEntry { pid: PID, pgid: PID, sid: PID, ppid: 0, threads }).unwrap();
+        let report = translate(&fixture.images(), isa.peer()).unwrap();
+        let tids: Vec<u32> = report.threads.iter().map(|thread| thread.tid).collect();
+        assert_eq!(tids, [PID, PID + 1], "the leader is first");
+        let out = ImageDir::open(report.out.as_ref().unwrap()).unwrap();
+        let leader = out.read_one::<proto::CoreEntry>(u64::from(PID)).unwrap();
+        let other = out.read_one::<proto::CoreEntry>(u64::from(PID) + 1).unwrap();
+        assert_eq!((other.isa(), other.tc.is_none()), (Some(isa.peer()), true));
+        assert_eq!((&leader.thread_info, &leader.ti_aarch64), (&other.thread_info, &other.ti_aarch64));
+        fixture.machine_of(&out, isa.peer()).return_from_all(&fixture.program, &fixture.truth, "two threads");
+
+        second.thread_core.as_mut().unwrap().set_seccomp_mode(proto::SeccompMode::Filter);
+        tree.write_one(u64::from(PID) + 1, second).unwrap();
+        let error = translate(&fixture.images(), isa.peer()).unwrap_err().to_string();
+        assert!(error.contains("a seccomp filter"), "{error}");
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub struct Member<'a> {
     /// Its sites.
     pub sites: &'a SiteTable,
     /// Return addresses of outermost frames; 0 where there is none.
-    pub root_ret: [u64; 4],
+    pub root_ret: [u64; 3],
     /// The signal restorer.
     pub restore_rt: u64,
 }

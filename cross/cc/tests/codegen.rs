@@ -213,7 +213,7 @@ fn every_site_of_a_function_that_calls_setjmp_has_its_cells() {
 fn variadic_functions_are_listed() {
     let text = "int a(int x, ...) { return x; }\nint b(const char *, ...); int c(); void d(int);\n\
                 static int e(int x, ...) { return x; }\n\
-                int f(void) { d(1); return b(\"\", 1) + c(2) + e(1, 2); }";
+                char configures(); int f(void) { configures(); d(1); return b(\"\", 1) + c(2) + e(1, 2); }";
     let uses = compile_text(text, &["-std=gnu11"]).expect("compiles").variadics;
     assert_eq!(uses.defined, ["a"]);
     assert_eq!(uses.called, ["b", "e"]);

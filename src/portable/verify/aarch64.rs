@@ -392,10 +392,10 @@ fn system(insn: &mut Insn, word: u32) -> Option<()> {
             insn.pure = true;
             insn.set(rt?, 8, Expr::ThreadPointer);
         }
-        // mrs xt, fpcr | fpsr | dczid_el0 | ctr_el0 | cntvct_el0
-        0xd53b_4400 | 0xd53b_4420 | 0xd53b_00e0 | 0xd53b_0020 | 0xd53b_e040 => insn.writes(rt?, 8),
-        // msr fpcr | fpsr, xt
-        0xd51b_4400 | 0xd51b_4420 => {
+        // mrs xt, nzcv | fpcr | fpsr | dczid_el0 | ctr_el0 | cntvct_el0
+        0xd53b_4200 | 0xd53b_4400 | 0xd53b_4420 | 0xd53b_00e0 | 0xd53b_0020 | 0xd53b_e040 => insn.writes(rt?, 8),
+        // msr nzcv | fpcr | fpsr, xt
+        0xd51b_4200 | 0xd51b_4400 | 0xd51b_4420 => {
             if let Some(rt) = rt {
                 insn.uses(rt, 8);
             }

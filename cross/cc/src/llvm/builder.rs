@@ -3,7 +3,7 @@ use super::{Block, Type, Value, c_string, ffi};
 use llvm_sys::core::*;
 use llvm_sys::debuginfo::LLVMInstructionGetDebugLoc;
 use llvm_sys::prelude::*;
-use llvm_sys::{LLVMAtomicOrdering, LLVMInlineAsmDialect, LLVMOpcode};
+use llvm_sys::{LLVMAtomicOrdering, LLVMInlineAsmDialect, LLVMIntPredicate, LLVMOpcode};
 
 const UNNAMED: *const std::ffi::c_char = c"".as_ptr();
 
@@ -164,6 +164,21 @@ impl Builder {
     /// A two-operand operation.
     pub fn binary(&self, opcode: LLVMOpcode, a: Value, b: Value) -> Value {
         Value(ffi!(LLVMBuildBinOp(self.raw, opcode, a.0, b.0, UNNAMED)))
+    }
+
+    /// A comparison of integers.
+    pub fn compare(&self, predicate: LLVMIntPredicate, a: Value, b: Value) -> Value {
+        Value(ffi!(LLVMBuildICmp(self.raw, predicate, a.0, b.0, UNNAMED)))
+    }
+
+    /// `select`
+    pub fn select(&self, condition: Value, yes: Value, no: Value) -> Value {
+        Value(ffi!(LLVMBuildSelect(self.raw, condition.0, yes.0, no.0, UNNAMED)))
+    }
+
+    /// `freeze`: whatever an undefined value is, it is that for all uses.
+    pub fn freeze(&self, value: Value) -> Value {
+        Value(ffi!(LLVMBuildFreeze(self.raw, value.0, UNNAMED)))
     }
 
     /// A conversion.

@@ -72,6 +72,20 @@ impl Type {
         Value(ffi!(LLVMConstInt(self.0, value, 0)))
     }
 
+    /// A constant of this type of integers or vectors of integers, the same in every lane.
+    pub fn splat(self, value: u64) -> Value {
+        if !self.is_vector() {
+            return self.int(value);
+        }
+        let mut lanes = vec![self.element().int(value).0; self.lanes() as usize];
+        Value(ffi!(LLVMConstVector(lanes.as_mut_ptr(), lanes.len() as u32)))
+    }
+
+    /// The constant of this type whose bits are all set.
+    pub fn ones(self) -> Value {
+        Value(ffi!(LLVMConstAllOnes(self.0)))
+    }
+
     /// A constant of this floating-point type.
     pub fn real(self, value: f64) -> Value {
         Value(ffi!(LLVMConstReal(self.0, value)))

@@ -2,6 +2,7 @@
 //!
 //! Order matters. [`prepare`] runs before the optimiser, on code whose calls are still as written; [`finish`] runs after
 //! it, when no pass may change the module any more but code generation.
+mod arithmetic;
 mod jumps;
 mod labels;
 mod libcalls;
@@ -39,6 +40,7 @@ pub fn prepare(module: &Module) -> Result<VariadicUse, Vec<Refusal>> {
         return Err(refusals);
     }
     tidy::neutralise(module);
+    arithmetic::define(module);
     labels::lower(module);
     jumps::lower(module);
     Ok(variadics)

@@ -68,7 +68,11 @@ fn survey(module: &Module, refusals: &mut Vec<Refusal>) -> VariadicUse {
             if call.call_type().is_variadic() {
                 called.insert(callee.name());
             } else if callee.is_declaration() {
-                plain.insert(callee.name());
+                // `char snprintf(); … snprintf();` is how `configure` asks whether it can be linked. A real call of a
+                // variadic function has an argument, in every C.
+                if !call.args().is_empty() {
+                    plain.insert(callee.name());
+                }
             } else if callee.global_type().is_variadic() {
                 refusals.push(Refusal::at(
                     call,

@@ -64,6 +64,9 @@ void *__copy_tls(unsigned char *mem)
 	return td;
 }
 
+// A thread's frames may need more stack on the other ISA than they have here: that much of a guard can become stack.
+#define STACK_SLACK (128UL << 10)
+
 static void static_init_tls(size_t *aux)
 {
 	static uintptr_t main_dtv[2];
@@ -74,6 +77,9 @@ static void static_init_tls(size_t *aux)
 	for (n = aux[AT_PHNUM]; n; n--, phdr++)
 		if (phdr->p_type == PT_GNU_STACK && phdr->p_memsz > __default_stacksize)
 			__default_stacksize = phdr->p_memsz < DEFAULT_STACK_MAX ? phdr->p_memsz : DEFAULT_STACK_MAX;
+
+	__default_guardsize = DEFAULT_GUARD_SIZE + STACK_SLACK;
+	__isam_tls.low = (uintptr_t)&__isam_stack_low;
 
 	main_tls.image = (void *)t->image;
 	main_tls.len = t->filesz;
