@@ -24,6 +24,8 @@ pub struct FrameReport {
     pub slots: u32,
     /// What was put into live registers and stack cells of the target.
     pub residue: Vec<String>,
+    /// Its jump cells, set or not: more than 0 if the function calls `setjmp`.
+    pub cells: u32,
 }
 
 /// The translated stack of one thread, innermost frame first.
@@ -62,6 +64,7 @@ pub fn frames(
         target_size: site.cfa_minus_sp,
         slots: site.slots_len,
         residue: site.residue.iter().map(|residue| describe(residue, to.cfa, thread_pointer)).collect(),
+        cells: site.cells,
     })
     .collect()
 }
@@ -113,6 +116,9 @@ impl fmt::Display for ThreadReport {
             )?;
             for residue in &frame.residue {
                 writeln!(f, "{:>60}{residue}", "")?;
+            }
+            if frame.cells > 0 {
+                writeln!(f, "{:>60}calls setjmp, jump cells: {}", "", frame.cells)?;
             }
         }
         Ok(())

@@ -108,7 +108,10 @@ fn a_check_writes_nothing() {
     let report = transform(&options).unwrap();
     assert_eq!(report.out, None);
     assert_eq!(report.threads[0].frames.len(), 4);
-    assert!(report.threads[0].to_string().contains("4 frames"));
+    let text = report.threads[0].to_string();
+    assert!(text.contains("4 frames"));
+    let cells = report.threads[0].frames.iter().filter(|frame| frame.cells > 0).count();
+    assert_eq!(text.matches("calls setjmp").count(), cells);
     assert!(!fixture.images().join("aarch64").exists());
 }
 
