@@ -38,6 +38,7 @@ mod entry;
 mod error;
 mod kind;
 mod pages;
+mod registers;
 pub mod schema;
 mod tree_digest;
 pub mod vma;
