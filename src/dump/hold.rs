@@ -36,7 +36,7 @@ pub fn park(options: &Options, watch: &mut Watch, undo: &Undo, log: &Log) -> Res
     let flags = RemoteAddr(frozen.registers.sp().0.wrapping_add(record::FLAGS));
     let closed = record::FLAG_RESUMED | record::FLAG_GATE;
     let result = frozen.stopped().and_then(|stopped| Ok(stopped.memory()?.write(flags, &closed.to_le_bytes())?));
-    freeze::release(frozen, log);
+    freeze::release(frozen, undo, log);
     result?;
     undo.complete.store(true, Ordering::SeqCst);
     // It only has to walk a few instructions to the gate.

@@ -24,6 +24,8 @@ use super::host::{self, CloneArgs};
 use super::program::{Arg, Expect, PAGE, Program};
 use super::tree::Tree;
 use super::{Error, Result, TASK_STOPPED, files::Helpers};
+use crate::portable::Executable;
+use crate::tracee::proc::{self, Status};
 use crate::tracee::{Memory, sys};
 
 unsafe extern "C" {
@@ -218,6 +220,7 @@ pub fn launch(tree: &Tree, program: &Program, base: u64, pipes: Pipes, finish: &
     if let Some(path) = finish.pidfile {
         std::fs::write(path, pid.to_string()).map_err(|e| Error::system(format!("writing {}", path.display()), e))?;
     }
+    enter_call(pid)?;
     if tree.task.task_state == TASK_STOPPED {
         // SAFETY: takes numbers only.
         unsafe { libc::kill(pid, libc::SIGSTOP) };
@@ -356,6 +359,22 @@ fn wait_until_done(child: &Child, base: u64) -> Result<()> {
         sys::simple("CONT", sys::PTRACE_CONT, child.pid, 0)?;
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
+}
+
+/// A parked thread makes its call before the signals of the images come in: they arrived while it was in that call, and
+/// interrupt it.
+fn enter_call(pid: i32) -> Result<()> {
+    if Status::read(pid)?.deliverable() == 0 {
+        return Ok(());
+    }
+    // An executable that is not portable has no equivalence points.
+    let Ok(executable) = Executable::parse(proc::read(pid, "exe")?) else { return Ok(()) };
+    let manifest = &executable.manifest;
+    if crate::tracee::host::get_registers(pid)?.pc().0 == manifest.syscall_restart {
+        let calls = [manifest.syscall_insn, manifest.gate_insn].map(RemoteAddr);
+        crate::tracee::Stopped::new_unchecked(pid).enter_call(calls)?;
+    }
+    Ok(())
 }
 
 /// From a stopped interpreter to the thread of the images, still stopped.
