@@ -1,10 +1,12 @@
 //! Open files: `files.img` and `fdinfo-1.img`; regular files, directories and memory devices here.
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::{Error, Log, Options, Result, special, tty};
 use crate::image::proto::FdType;
@@ -30,6 +32,8 @@ pub struct Descriptor {
     pub position: u64,
     /// `/proc/PID/fdinfo/N`.
     pub info: String,
+    /// When that was read.
+    pub read_at: Instant,
 }
 
 /// What a descriptor is.
@@ -57,12 +61,16 @@ impl Descriptor {
     /// # Errors
     /// It is gone.
     pub fn read(pid: i32, number: i32) -> Result<Self> {
-        let name = proc::link(pid, &format!("fd/{number}"))?;
+        let mut name = proc::link(pid, &format!("fd/{number}"))?;
         let path = proc::path(pid, &format!("fd/{number}"));
         let stat = fs::metadata(&path)
             .or_else(|_| fs::symlink_metadata(&path))
             .map_err(|source| Error::System { what: format!("looking at {}", path.display()), source })?;
+        if let Ok(there) = leads_back(&name, &stat) {
+            name = there;
+        }
         let info = proc::read_text(pid, &format!("fdinfo/{number}"))?;
+        let read_at = Instant::now();
         let field = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
         let flags = field("flags:").and_then(|text| u32::from_str_radix(text, 8).ok()).unwrap_or(0);
         let position = field("pos:").and_then(|text| text.parse::<i64>().ok()).unwrap_or(0).cast_unsigned();
@@ -76,6 +84,7 @@ impl Descriptor {
             close_on_exec: flags & cloexec != 0,
             position,
             info,
+            read_at,
         })
     }
 
@@ -118,8 +127,13 @@ impl Descriptor {
                 "eventpoll" => Ok(Kind::Epoll),
                 "signalfd" => Ok(Kind::Signalfd),
                 "timerfd" => Ok(Kind::Timerfd),
-                other => Err(self.refuse(&format!("an {other} descriptor"), NOT_YET, "let it close that first")),
+                other => {
+                    Err(self.refuse(&format!("a descriptor of the kind {other}"), NOT_YET, "let it close that first"))
+                }
             };
+        }
+        if name.starts_with("/memfd:") {
+            return Err(self.refuse("a memory file (memfd_create)", NOT_YET, "let it close that first"));
         }
         if name.starts_with("pipe:") {
             return special::check_pipe(self, options).map(|()| Kind::Pipe);
@@ -132,6 +146,13 @@ impl Descriptor {
         }
         if kind.is_char_device() {
             return self.device(options);
+        }
+        if self.name.starts_with(proc::path(self.pid, "")) {
+            return Err(self.refuse(
+                "a file of /proc about itself",
+                "it would have to be opened before the process is there",
+                "let it close that first, or try again at another moment",
+            ));
         }
         if kind.is_file() || kind.is_dir() || kind.is_symlink() {
             return self.path_leads_back().map(|()| Kind::Regular);
@@ -161,6 +182,7 @@ impl Descriptor {
     /// The path must still lead to this very file.
     fn path_leads_back(&self) -> Result<()> {
         leads_back(&self.name, &self.stat)
+            .map(drop)
             .map_err(|reason| self.refuse("a file without a name", reason, "let it close the file, or give it a name"))
     }
 
@@ -223,14 +245,24 @@ impl Descriptor {
     }
 }
 
-fn leads_back(path: &Path, stat: &fs::Metadata) -> std::result::Result<(), &'static str> {
-    if stat.nlink() == 0 || path.as_os_str().as_bytes().ends_with(b" (deleted)") {
+/// The path that leads to a file which `/proc` calls `path`.
+fn leads_back(path: &Path, stat: &fs::Metadata) -> std::result::Result<PathBuf, &'static str> {
+    if stat.nlink() == 0 {
         return Err("it was deleted");
     }
-    match fs::symlink_metadata(path) {
-        Ok(there) if there.dev() == stat.dev() && there.ino() == stat.ino() => Ok(()),
-        Ok(_) => Err("its path leads to another file by now"),
-        Err(_) => Err("its path leads nowhere"),
+    // A file system that forgot a name (NFS, FUSE) makes the kernel say that of a file that is still there.
+    let deleted =
+        path.as_os_str().as_bytes().strip_suffix(b" (deleted)").map(|name| Path::new(OsStr::from_bytes(name)));
+    let same =
+        |path: &Path| fs::symlink_metadata(path).map(|there| (there.dev(), there.ino()) == (stat.dev(), stat.ino()));
+    match (same(path), deleted) {
+        (Ok(true), _) => Ok(path.to_owned()),
+        (_, Some(name)) => match same(name) {
+            Ok(true) => Ok(name.to_owned()),
+            _ => Err("it was deleted"),
+        },
+        (Ok(false), None) => Err("its path leads to another file by now"),
+        (Err(_), None) => Err("its path leads nowhere"),
     }
 }
 
@@ -238,12 +270,13 @@ fn leads_back(path: &Path, stat: &fs::Metadata) -> std::result::Result<(), &'sta
 ///
 /// # Errors
 /// The refusal.
-pub fn survey(options: &Options) -> Result<()> {
-    let descriptors = descriptors(options.pid)?;
-    for descriptor in &descriptors {
-        descriptor.kind(options)?;
-    }
-    special::survey_pipes(&descriptors, options)
+pub fn survey(options: &Options, log: &Log) -> Result<()> {
+    let mut files = Files::new(options, options.pid, None)?;
+    let collected = files.collect_descriptors(log);
+    let links = ["exe", "cwd", "root"].into_iter().map(|name| files.special(options.pid, name).map(drop));
+    let refused = |result: &Result<()>| matches!(result, Err(Error::Unsupported { .. }));
+    // It still runs: what it closes meanwhile is no error.
+    std::iter::once(collected).chain(links).find(refused).unwrap_or(Ok(()))
 }
 
 fn descriptors(pid: i32) -> Result<Vec<Descriptor>> {
@@ -274,6 +307,7 @@ fn descriptors(pid: i32) -> Result<Vec<Descriptor>> {
 pub struct Files {
     options: Options,
     pid: i32,
+    asked: Option<Instant>,
     next_id: u32,
     entries: Vec<proto::FileEntry>,
     descriptors: Vec<proto::FdinfoEntry>,
@@ -283,14 +317,15 @@ pub struct Files {
 }
 
 impl Files {
-    /// No files yet.
+    /// No files yet; the process's clocks stand still since they were `asked`.
     ///
     /// # Errors
     /// Never in this version.
-    pub fn new(options: &Options, pid: i32) -> Result<Self> {
+    pub fn new(options: &Options, pid: i32, asked: Option<Instant>) -> Result<Self> {
         Ok(Self {
             options: options.clone(),
             pid,
+            asked,
             next_id: 1,
             entries: Vec::new(),
             descriptors: Vec::new(),
@@ -387,7 +422,7 @@ impl Files {
                 FdType::Signalfd
             }
             Kind::Timerfd => {
-                entry.tfd = Some(special::timerfd(descriptor, id, fown)?);
+                entry.tfd = Some(special::timerfd(descriptor, id, fown, self.asked)?);
                 FdType::Timerfd
             }
         };
@@ -413,7 +448,7 @@ impl Files {
         let link = proc::path(pid, name);
         let stat = fs::metadata(&link)
             .map_err(|source| Error::System { what: format!("looking at {}", link.display()), source })?;
-        leads_back(&path, &stat).map_err(|reason| Error::Unsupported {
+        let path = leads_back(&path, &stat).map_err(|reason| Error::Unsupported {
             pid,
             what: format!("{name} at {}", path.display()),
             reason,

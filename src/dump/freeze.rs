@@ -24,6 +24,8 @@ pub struct Frozen {
     pub group_stopped: bool,
     /// It is at an equivalence point.
     pub parked: bool,
+    /// Of a parked process: where its stub's calls are.
+    pub calls: Option<[RemoteAddr; 2]>,
     /// Where its executable has the instructions of an errand.
     pub gadget: Option<RemoteAddr>,
     /// Its restartable-sequences registration.
@@ -43,14 +45,16 @@ pub fn freeze(survey: &Survey, watch: &Watch, undo: &Undo, log: &Log) -> Result<
     let (stopped, stop) = running.interrupt(watch)?;
     let group_stopped = matches!(stop, Stop::Group(_));
     log.info(&format!("process {pid} stopped at {}", stopped.registers()?.pc()));
-    let mut parking = park::Parking { stopped: Some(stopped), undo, log, pid };
+    let mut parking = park::Parking { stopped: Some(stopped), undo, log, pid, group_stopped };
     let outcome = settle(&mut parking, survey, watch, before.as_ref());
     match outcome {
         Ok((registers, resumable, parked)) => {
             let rseq = sys::get_rseq(pid)?;
             let gadget = survey.portable.as_ref().and_then(park::gadget);
-            let stopped = parking.stopped.take();
-            Ok(Frozen { stopped, registers, resumable, group_stopped, parked, gadget, rseq })
+            let calls =
+                survey.portable.as_ref().map(|e| [e.manifest.syscall_insn, e.manifest.gate_insn].map(RemoteAddr));
+            let (stopped, group_stopped) = (parking.stopped.take(), parking.group_stopped);
+            Ok(Frozen { stopped, registers, resumable, group_stopped, parked, calls, gadget, rseq })
         }
         Err(error) => {
             parking.abandon();
@@ -137,11 +141,11 @@ pub(super) fn lost() -> Error {
 ///
 /// # Errors
 /// The process is gone already.
-pub fn conclude(frozen: Frozen, after: After, log: &Log) -> Result<()> {
-    let Some(mut stopped) = frozen.stopped else { return Ok(()) };
-    let pid = stopped.pid();
+pub fn conclude(mut frozen: Frozen, after: After, undo: &Undo, log: &Log) -> Result<()> {
     match after {
         After::Kill => {
+            let Some(stopped) = frozen.stopped.take() else { return Ok(()) };
+            let pid = stopped.pid();
             log.info(&format!("killing process {pid}"));
             // SAFETY: a plain system call.
             if unsafe { libc::kill(pid, libc::SIGKILL) } != 0 {
@@ -163,24 +167,28 @@ pub fn conclude(frozen: Frozen, after: After, log: &Log) -> Result<()> {
                 }
             }
         }
-        After::Run | After::Stop => {
-            if after == After::Stop {
-                // SAFETY: a plain system call.
-                unsafe { libc::kill(pid, libc::SIGSTOP) };
-            }
-            stopped.set_registers(&frozen.registers)?;
-            Ok(stopped.detach()?)
-        }
+        After::Run | After::Stop => go_on(frozen, after == After::Stop, undo),
     }
 }
 
 /// Lets the process go on after a failed dump.
-pub fn release(frozen: Frozen, log: &Log) {
-    let Some(mut stopped) = frozen.stopped else { return };
-    let result = stopped.set_registers(&frozen.registers).and_then(|()| stopped.detach());
-    if let Err(error) = result {
+pub fn release(frozen: Frozen, undo: &Undo, log: &Log) {
+    if let Err(error) = go_on(frozen, false, undo) {
         log.error(&format!("letting the process go on: {error}"));
     }
+}
+
+fn go_on(frozen: Frozen, stop: bool, undo: &Undo) -> Result<()> {
+    let Some(mut stopped) = frozen.stopped else { return Ok(()) };
+    stopped.set_registers(&frozen.registers)?;
+    if let Some(calls) = frozen.calls {
+        park::enter_call(&mut stopped, calls, undo)?;
+    }
+    if stop {
+        // SAFETY: a plain system call.
+        unsafe { libc::kill(stopped.pid(), libc::SIGSTOP) };
+    }
+    Ok(stopped.detach()?)
 }
 
 /// Marks the dump as complete: from here on, images stay.

@@ -41,7 +41,7 @@ pub fn park(options: &Options, watch: &mut Watch, undo: &Undo, log: &Log) -> Res
         let closed = memory.read_u64(flags)? | record::FLAG_RESUMED | record::FLAG_GATE;
         Ok(memory.write(flags, &closed.to_le_bytes())?)
     });
-    freeze::release(frozen, log);
+    freeze::release(frozen, undo, log);
     result?;
     undo.complete.store(true, Ordering::SeqCst);
     // It only has to walk a few instructions to the gate; but handlers of signals that came meanwhile may be first.

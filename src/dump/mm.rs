@@ -1,6 +1,6 @@
 //! Mappings and the memory descriptor: `mm-PID.img`.
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use isamorph_arch::Isa;
 
@@ -47,7 +47,10 @@ pub fn check(pid: i32, mapping: &Mapping) -> Result<()> {
         Backing::File { path } if path.starts_with("/SYSV") => {
             return refuse("System V shared memory", NOT_YET, "let it detach the segment first");
         }
-        Backing::File { path } if path.ends_with(" (deleted)") || path.starts_with("/memfd:") => {
+        Backing::File { path } if path.starts_with("/[aio]") => {
+            return refuse("asynchronous I/O (io_setup)", NOT_YET, "let it call io_destroy first");
+        }
+        Backing::File { path } if path.starts_with("/memfd:") || has_no_name(pid, mapping, path) => {
             return refuse(
                 &format!("a mapping of the deleted file {path}"),
                 "there is nothing to map on restoring",
@@ -79,6 +82,12 @@ pub fn check(pid: i32, mapping: &Mapping) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a mapped file was deleted; not if its file system merely forgot the name (NFS, FUSE).
+fn has_no_name(pid: i32, mapping: &Mapping, path: &str) -> bool {
+    let file = format!("map_files/{}", mapping.file_name());
+    path.ends_with(" (deleted)") && fs::metadata(proc::path(pid, &file)).map_or(true, |stat| stat.nlink() == 0)
 }
 
 /// Shared anonymous memory shows as a deleted `/dev/zero`.

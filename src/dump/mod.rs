@@ -119,12 +119,12 @@ pub fn dump(
         Ok(summary) => {
             let parked = frozen.parked;
             freeze::commit(undo);
-            freeze::conclude(frozen, options.after, log)?;
+            freeze::conclude(frozen, options.after, undo, log)?;
             log.info(&format!("{} pages; frozen for {:?}", summary.pages.written, begun.elapsed()));
             Ok(Report { parked, pages: summary.pages.written, freezing, frozen: begun.elapsed() })
         }
         Err(error) => {
-            freeze::release(frozen, log);
+            freeze::release(frozen, undo, log);
             Err(error)
         }
     }
@@ -147,10 +147,10 @@ fn write_tree(
 ) -> Result<Summary> {
     let pid = options.pid;
     stall("frozen", watch)?;
-    let clocks = task::clocks(pid)?;
+    // At once: until its clocks are asked, the process loses time.
     let own = self_report::ask(frozen, watch)?;
     stall("asked", watch)?;
-    let mut files = files::Files::new(options, pid)?;
+    let mut files = files::Files::new(options, pid, own.asked)?;
     files.collect_descriptors(log)?;
     let mappings = mm::collect(pid, frozen.parked)?;
     let mm = mm::entry(pid, &mappings, &own, &mut files)?;
@@ -175,7 +175,7 @@ fn write_tree(
     tree.write_one(id, tree::ids())?;
     files.write(tree)?;
     tree.write_one(None, tree::pstree(survey))?;
-    tree.write_one(0, clocks)?;
+    tree.write_one(0, own.clocks)?;
     stall("images", watch)?;
     tree.write_one(None, tree::inventory())?;
     Ok(Summary { pages: counts, memory_time })

@@ -1,17 +1,21 @@
 //! Bringing a portable process to its equivalence points (`docs/architecture.md`, invariant 7).
 //!
 //! ```text
-//!   stopped ──already in the stub's call──────────────────────────────▶ parked: pc at the restart label,
+//!   stopped ─▶ signals that wait for it are let in
+//!      ├── already in the stub's call ───────────────────────────────────▶ parked: pc at the restart label,
 //!      │                                                                   ▲     sp at the record
 //!      └─ polls become jumps ─▶ runs ─▶ about to make the stub's call ─────┘
-//!                                │            │ in a signal handler: polls become nops, the call is made,
+//!                                │            │ in a signal handler: polls become nops, the mask is its own,
 //!                                │            ▼ until rt_sigreturn
 //!                                └── anything else the stubs call goes on
 //! ```
 //!
-//! Meanwhile all signals but those of its own instructions stay blocked, so that new ones keep waiting in
-//! the kernel, in order and with their siginfo. From the moment its call is cancelled the thread, left
-//! alone, makes the call again by itself: what is dumped and what runs on are the same state.
+//! Signals that could be delivered when the thread is stopped are: they end a call that they interrupt, and
+//! sigprocmask(2) and kill(2) promise that one is delivered before they return. From then on all but those of the
+//! thread's own instructions stay blocked outside handlers, so that new ones keep waiting in the kernel, in order and
+//! with their siginfo; [`enter_call`] lets them in where they would have come in: in the call. From the moment its
+//! call is cancelled the thread, left alone, makes the call again by itself: what is dumped and what runs on are
+//! the same state.
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -24,8 +28,9 @@ use super::{Error, Log, Result};
 use crate::portable::Executable;
 use crate::tracee::errand::quiet_mask;
 use crate::tracee::host::{self, Interrupted, SYSCALL_LEN};
+use crate::tracee::proc::{BlockedCall, Status};
 use crate::tracee::process::Waited;
-use crate::tracee::{Errand, Memory, Running, Stop, Stopped, Watch, maps, proc::BlockedCall};
+use crate::tracee::{Errand, Memory, Running, Stop, Stopped, Watch, maps};
 
 /// Neutral numbers of calls that return EINTR for a mere stop, and that are the same when made again:
 /// io_getevents, epoll_pwait, epoll_pwait2, rt_sigtimedwait, semtimedop, semop, accept(4), recvfrom, recvmsg, recvmmsg.
@@ -46,6 +51,8 @@ pub struct Parking<'a> {
     pub log: &'a Log,
     /// Its ID.
     pub pid: i32,
+    /// Job control has stopped it (SIGSTOP, which nothing blocks).
+    pub group_stopped: bool,
 }
 
 impl Parking<'_> {
@@ -151,86 +158,86 @@ pub fn park(
     if text.repair(&memory)? {
         parking.log.warn("the text was left patched by a dump that was killed; repaired");
     }
-    parking.quiet()?;
-    stall("masked", watch)?;
-    let mut stopped = parking.stopped.take().ok_or_else(super::freeze::lost)?;
-    let mut place = place_of(&stopped, executable, &memory, before)?;
+    let_signals_in(parking, watch)?;
     let begun = Instant::now();
-    if !matches!(place, Place::Stub) {
-        let mut patched = false;
-        let mut leaving = false;
-        let mut signal = 0;
-        loop {
-            parking.stopped = Some(stopped);
-            // In a handler the polls stay nops: what it forks must not inherit jumps.
-            let want = !matches!(place, Place::Handler);
-            if want != patched {
-                if want {
-                    parking.patch(&text)?;
-                    stall("patched", watch)?;
-                } else {
-                    parking.unpatch(&text)?;
-                }
-                patched = want;
-            }
-            let Some(thread) = parking.stopped.take() else { return Err(super::freeze::lost()) };
-            let running = thread.resume_to_syscall(std::mem::take(&mut signal))?;
-            stall("running", watch)?;
-            let stop;
-            (stopped, stop) = next_stop(running, watch, executable, begun)?;
-            match stop {
-                Stop::Entry(number) => {
-                    let registers = stopped.registers()?;
-                    let insn = registers.pc().0.wrapping_sub(SYSCALL_LEN);
-                    leaving = number == RT_SIGRETURN;
-                    let stub = insn == executable.manifest.syscall_insn || insn == executable.manifest.gate_insn;
-                    if stub && !in_handler(&memory, executable, &registers)? {
-                        let mut registers = registers;
-                        host::cancel_syscall(pid, &mut registers)?;
-                        registers.set_pc(RemoteAddr(executable.manifest.syscall_restart));
-                        stopped.set_registers(&registers)?;
-                        parking.stopped = Some(stopped);
-                        stall("cancelled", watch)?;
-                        let thread = parking.stopped()?;
-                        let stop = thread.step_to_interrupt()?;
-                        parking.log.debug(&format!("call cancelled, then {stop:?}"));
-                        stopped = parking.stopped.take().ok_or_else(super::freeze::lost)?;
-                        break;
-                    }
-                    place = if stub { Place::Handler } else { place };
-                }
-                Stop::Exit(_) => {
-                    if std::mem::take(&mut leaving) {
-                        // The mask is what it was before the handler.
-                        parking.stopped = Some(stopped);
-                        parking.quiet()?;
-                        stopped = parking.stopped.take().ok_or_else(super::freeze::lost)?;
-                        place = Place::Elsewhere;
-                    }
-                }
-                Stop::Interrupted | Stop::Group(_) => {
-                    place = place_of(&stopped, executable, &memory, None)?;
-                    if matches!(place, Place::Stub) {
-                        break;
-                    }
-                }
-                // Only those that its own instructions raise are not blocked.
-                Stop::Signal(number) => signal = number,
-                Stop::Event(event) => {
-                    parking.stopped = Some(stopped);
-                    new_process(parking, event, &text, patched)?;
-                    stopped = parking.stopped.take().ok_or_else(super::freeze::lost)?;
-                }
-            }
+    let mut place = place_of(parking.stopped()?, executable, &memory, before)?;
+    let mut armed = false;
+    let mut leaving = false;
+    let mut signal = 0;
+    loop {
+        // A handler runs with its own mask, and its polls stay nops: what it forks must not inherit jumps.
+        let arm = place != Place::Handler;
+        if arm && !armed {
+            parking.quiet()?;
+            stall("masked", watch)?;
         }
-        parking.stopped = Some(stopped);
-        stall("parked", watch)?;
-        if patched {
+        if place == Place::Stub {
+            break;
+        }
+        if arm && !armed {
+            parking.patch(&text)?;
+            stall("patched", watch)?;
+        } else if !arm && armed {
             parking.unpatch(&text)?;
+            parking.unquiet()?;
         }
-        stall("unpatched", watch)?;
-        stopped = parking.stopped.take().ok_or_else(super::freeze::lost)?;
+        armed = arm;
+        let Some(thread) = parking.stopped.take() else { return Err(super::freeze::lost()) };
+        let running = thread.resume_to_syscall(std::mem::take(&mut signal))?;
+        stall("running", watch)?;
+        let (stopped, stop) = next_stop(running, watch, executable, begun, place)?;
+        parking.stopped = Some(stopped);
+        match stop {
+            Stop::Entry(number) => {
+                let mut registers = parking.stopped()?.registers()?;
+                let insn = registers.pc().0.wrapping_sub(SYSCALL_LEN);
+                leaving = number == RT_SIGRETURN;
+                let stub = insn == executable.manifest.syscall_insn || insn == executable.manifest.gate_insn;
+                if stub && in_handler(&memory, executable, &registers)? {
+                    place = Place::Handler;
+                } else if stub {
+                    // Out of the handler by a jump, maybe.
+                    if !armed {
+                        parking.quiet()?;
+                    }
+                    host::cancel_syscall(pid, &mut registers)?;
+                    registers.set_pc(RemoteAddr(executable.manifest.syscall_restart));
+                    parking.stopped()?.set_registers(&registers)?;
+                    stall("cancelled", watch)?;
+                    let stop = parking.stopped()?.step_to_interrupt()?;
+                    parking.log.debug(&format!("call cancelled, then {stop:?}"));
+                    break;
+                }
+            }
+            // Back where the handler came in, or in the handler that it came into.
+            Stop::Exit(_) if std::mem::take(&mut leaving) => {
+                if armed {
+                    // The mask is the one from before the handler now.
+                    parking.quiet()?;
+                }
+                let registers = parking.stopped()?.registers()?;
+                let within = in_handler(&memory, executable, &registers)?;
+                place = if within { Place::Handler } else { Place::Elsewhere };
+            }
+            Stop::Exit(_) => {}
+            Stop::Interrupted | Stop::Group(_) => {
+                parking.group_stopped |= matches!(stop, Stop::Group(_));
+                place = place_of(parking.stopped()?, executable, &memory, None)?;
+            }
+            // Only those that its own instructions raise are blocked nowhere.
+            Stop::Signal(number) => {
+                parking.group_stopped &= number != libc::SIGCONT;
+                signal = number;
+            }
+            Stop::Event(event) => new_process(parking, event, &text, armed)?,
+        }
     }
+    stall("parked", watch)?;
+    if parking.undo.patched.load(Ordering::SeqCst) {
+        parking.unpatch(&text)?;
+    }
+    stall("unpatched", watch)?;
+    let mut stopped = parking.stopped.take().ok_or_else(super::freeze::lost)?;
     let parked = at_restart(&stopped, executable)?;
     stopped.set_registers(&parked)?;
     let flags = RemoteAddr(parked.sp().0.wrapping_add(record::FLAGS));
@@ -254,7 +261,7 @@ fn at_restart(stopped: &Stopped, executable: &Executable) -> Result<RegisterFile
 }
 
 /// Where a thread is, as far as parking it goes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// In the stub, at its call, which was not made yet or is made again.
     Stub,
@@ -291,20 +298,35 @@ fn place_of(
     Ok(if there || restart { Place::Stub } else { Place::Elsewhere })
 }
 
-/// Whether the chain of frame pointers passes a frame that returns to the signal restorer. Exact in the
-/// stub; elsewhere the first frame may be missing, which the next look makes good.
+/// Whether the thread returns to the signal restorer, at once or by the chain of frame pointers. Exact in the stub and
+/// at a handler's first instruction; elsewhere the first frame may be missing, which the next look makes good.
 fn in_handler(memory: &Memory, executable: &Executable, registers: &RegisterFile) -> Result<bool> {
-    // No stack holds more frames than this.
+    // No stack holds more frames than this. They are read by the window, for there may be hundred thousands.
     const MAX_FRAMES: usize = 1 << 24;
+    const WINDOW: usize = 1 << 16;
     let manifest = &executable.manifest;
+    let innermost = match registers {
+        RegisterFile::X86_64(r) => memory.read_u64(RemoteAddr(r.rsp)).unwrap_or(0),
+        RegisterFile::Aarch64(r) => r.x[30],
+    };
+    if innermost == manifest.restore_rt {
+        return Ok(true);
+    }
     let mut fp = registers.fp().0;
+    let (mut start, mut window) = (0u64, Vec::new());
     for _ in 0..MAX_FRAMES {
-        let mut frame = [0u8; 16];
-        if !fp.is_multiple_of(8) || memory.read(RemoteAddr(fp), &mut frame).is_err() {
+        if !fp.is_multiple_of(8) {
             return Ok(false);
         }
-        let word = |i: usize| u64::from_le_bytes(frame[8 * i..8 * i + 8].try_into().unwrap_or_default());
-        let (next, ret) = (word(0), word(1));
+        if fp < start || fp - start + 16 > window.len() as u64 {
+            (start, window) = (fp, memory.read_some(RemoteAddr(fp), WINDOW)?);
+            if window.len() < 16 {
+                return Ok(false);
+            }
+        }
+        let at = (fp - start) as usize;
+        let word = |at: usize| u64::from_le_bytes(window[at..at + 8].try_into().unwrap_or_default());
+        let (next, ret) = (word(at), word(at + 8));
         if ret == manifest.restore_rt {
             return Ok(true);
         }
@@ -317,16 +339,27 @@ fn in_handler(memory: &Memory, executable: &Executable, registers: &RegisterFile
 }
 
 /// The next stop of a thread that runs, looked at now and then; too long is an error that says where it is.
-fn next_stop(running: Running, watch: &Watch, executable: &Executable, begun: Instant) -> Result<(Stopped, Stop)> {
+fn next_stop(
+    mut running: Running,
+    watch: &Watch,
+    executable: &Executable,
+    begun: Instant,
+    place: Place,
+) -> Result<(Stopped, Stop)> {
     let pid = running.pid();
-    match running.wait_for(watch, LOOK)? {
-        Waited::Stopped(stopped, stop) => Ok((stopped, stop)),
-        Waited::Running(running) => {
+    loop {
+        running = match running.wait_for(watch, LOOK)? {
+            Waited::Stopped(stopped, stop) => return Ok((stopped, stop)),
+            Waited::Running(running) => running,
+        };
+        let late = watch.deadline().is_some_and(|deadline| deadline <= Instant::now());
+        // A look would interrupt a call that a handler is blocked in; its end shows by itself.
+        if late || place != Place::Handler || BlockedCall::read(pid)?.is_none() {
             running.ask_to_stop()?;
             let mut grace = Watch::new(None, None)?;
             grace.relax(REPAIR_LIMIT);
             let (stopped, stop) = running.wait(&grace, "it is in uninterruptible sleep")?;
-            if watch.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            if late {
                 let pc = stopped.registers()?.pc();
                 // The caller lost its hold on the thread: letting it run keeps `abandon` simple.
                 drop(stopped.resume(0)?);
@@ -337,9 +370,49 @@ fn next_stop(running: Running, watch: &Watch, executable: &Executable, begun: In
                     remedy: "try a longer --timeout, or --no-park to dump it as it is",
                 });
             }
-            Ok((stopped, stop))
+            return Ok((stopped, stop));
         }
     }
+}
+
+/// Delivers what can be delivered to a thread that was just stopped: each comes in where the thread is, in the order of
+/// the kernel, and the thread stops again before its first instruction.
+fn let_signals_in(parking: &mut Parking<'_>, watch: &Watch) -> Result<()> {
+    // With SA_NODEFER a handler's own signal may come in again and again: as deep as that, they can wait.
+    const MAX_NESTED: usize = 64;
+    for _ in 0..MAX_NESTED {
+        if Status::read(parking.pid)?.deliverable() == 0 {
+            return Ok(());
+        }
+        let Some(thread) = parking.stopped.take() else { return Err(super::freeze::lost()) };
+        let (stopped, stop) = thread.resume(0)?.wait(watch, "a signal is to be delivered")?;
+        parking.log.debug(&format!("let in: {stop:?}"));
+        match stop {
+            Stop::Signal(signal) => {
+                parking.group_stopped &= signal != libc::SIGCONT;
+                let running = stopped.resume_to_stop(signal)?;
+                let (stopped, stop) = running.wait(watch, "a signal was delivered")?;
+                parking.group_stopped |= matches!(stop, Stop::Group(_));
+                parking.stopped = Some(stopped);
+            }
+            // Somebody else took it (a signalfd, say), or it was no signal that stops a traced thread.
+            _ => parking.stopped = Some(stopped),
+        }
+    }
+    Ok(())
+}
+
+/// Lets a parked thread that is about to go on make its call before signals come in that waited meanwhile; see
+/// [`Stopped::enter_call`].
+///
+/// # Errors
+/// It dies.
+pub fn enter_call(stopped: &mut Stopped, calls: [RemoteAddr; 2], undo: &Undo) -> Result<()> {
+    undo.mask.store(stopped.sigmask()?, Ordering::SeqCst);
+    undo.masked.store(true, Ordering::SeqCst);
+    stopped.enter_call(calls)?;
+    undo.masked.store(false, Ordering::SeqCst);
+    Ok(())
 }
 
 /// A process that a signal handler started, or another program that it executed.

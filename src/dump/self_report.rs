@@ -1,7 +1,10 @@
 //! What only the process itself can say: system calls that it makes for us.
+use std::time::Instant;
+
 use super::freeze::{Frozen, lost};
 use super::{Error, Result};
-use crate::tracee::{Errand, Watch, maps, proc};
+use crate::image::proto;
+use crate::tracee::{Errand, Watch, maps, proc, sys};
 
 const PR_GET_PDEATHSIG: u64 = 2;
 const PR_GET_DUMPABLE: u64 = 3;
@@ -43,6 +46,9 @@ pub struct TimerState {
     pub overrun: u32,
 }
 
+/// Signals that wait, as `siginfo_t`, in the order of their arrival.
+pub type Queue = Vec<[u8; 128]>;
+
 /// What the process said.
 #[derive(Clone, Debug, Default)]
 pub struct SelfReport {
@@ -68,6 +74,12 @@ pub struct SelfReport {
     pub interval_timers: [Interval; 3],
     /// POSIX timers.
     pub posix_timers: Vec<TimerState>,
+    /// Signals that wait for the process, and for its thread.
+    pub queued: [Queue; 2],
+    /// The process's clocks, right after the timers were asked: both go on from there.
+    pub clocks: proto::TimensEntry,
+    /// When that was.
+    pub asked: Option<Instant>,
 }
 
 /// Asks a stopped process.
@@ -92,22 +104,25 @@ pub fn ask(frozen: &mut Frozen, watch: &Watch) -> Result<SelfReport> {
             return Err(error.into());
         }
     };
-    let report = questions(&mut errand, &timers, watch);
+    let report = questions(&mut errand, pid, &timers, watch);
     frozen.stopped = Some(errand.finish()?);
     report
 }
 
-fn questions(errand: &mut Errand, timers: &[proc::PosixTimer], watch: &Watch) -> Result<SelfReport> {
+fn questions(errand: &mut Errand, pid: i32, timers: &[proc::PosixTimer], watch: &Watch) -> Result<SelfReport> {
     super::stall::stall("errand", watch)?;
     let scratch = errand.scratch();
     let at = scratch.0;
-    let mut report = SelfReport {
+    let mut report = SelfReport::default();
+    // First: up to here the process loses time, from here on its clocks stand still.
+    moment(errand, pid, timers, watch, &mut report)?;
+    report = SelfReport {
         brk: errand.call("brk", libc::SYS_brk, [0; 6])?,
         dumpable: errand.call("prctl(PR_GET_DUMPABLE)", libc::SYS_prctl, [PR_GET_DUMPABLE, 0, 0, 0, 0, 0])? as i32,
         secure_bits: errand.call("prctl(PR_GET_SECUREBITS)", libc::SYS_prctl, [PR_GET_SECUREBITS, 0, 0, 0, 0, 0])?
             as u32,
         thp_disabled: errand.call_raw(libc::SYS_prctl, [PR_GET_THP_DISABLE, 0, 0, 0, 0, 0])? == 1,
-        ..SelfReport::default()
+        ..report
     };
     let mut by_pointer = |call, option| -> Result<u64> {
         errand.memory().write(scratch, &[0; 8])?;
@@ -133,24 +148,52 @@ fn questions(errand: &mut Errand, timers: &[proc::PosixTimer], watch: &Watch) ->
         let [handler, flags, restorer, mask] = words::<4>(errand)?;
         report.actions.push(SigAction { handler, flags, restorer, mask });
     }
-    for (which, timer) in report.interval_timers.iter_mut().enumerate() {
-        errand.call("getitimer", libc::SYS_getitimer, [which as u64, at, 0, 0, 0, 0])?;
-        *timer = interval(errand)?;
-        // Expired, and its SIGALRM is queued: the kernel starts the next period when that is taken (`__dequeue_signal`),
-        // and a setting with value 0 would stop it for good.
-        if timer.value == (0, 0) {
-            timer.value = timer.interval;
-        }
-    }
-    for timer in timers {
-        watch.check()?;
-        let id = u64::from(timer.id);
-        errand.call("timer_gettime", libc::SYS_timer_gettime, [id, at, 0, 0, 0, 0])?;
-        let setting = interval(errand)?;
-        let overrun = errand.call_raw(libc::SYS_timer_getoverrun, [id, 0, 0, 0, 0, 0])?.max(0) as u32;
-        report.posix_timers.push(TimerState { timer: *timer, setting, overrun });
-    }
     Ok(report)
+}
+
+/// Timers, queued signals and clocks of one moment. A timer is asked before the clocks, so that it can ring late by what
+/// lies between, never early; and if a signal came meanwhile, all are asked again, so that no expiry counts twice or not
+/// at all.
+fn moment(
+    errand: &mut Errand,
+    pid: i32,
+    timers: &[proc::PosixTimer],
+    watch: &Watch,
+    report: &mut SelfReport,
+) -> Result<()> {
+    // Who is sent signals faster than it can be asked is served like that.
+    const MAX_ROUNDS: usize = 16;
+    let at = errand.scratch().0;
+    let queued = || -> Result<[Queue; 2]> { Ok([sys::peek_siginfo(pid, true)?, sys::peek_siginfo(pid, false)?]) };
+    let mut before = queued()?;
+    for _ in 0..MAX_ROUNDS {
+        watch.check()?;
+        for (which, timer) in report.interval_timers.iter_mut().enumerate() {
+            errand.call("getitimer", libc::SYS_getitimer, [which as u64, at, 0, 0, 0, 0])?;
+            *timer = interval(errand)?;
+            // Expired, and its SIGALRM is queued: the kernel starts the next period when that is taken (`__dequeue_signal`),
+            // and a setting with value 0 would stop it for good.
+            if timer.value == (0, 0) {
+                timer.value = timer.interval;
+            }
+        }
+        report.posix_timers.clear();
+        for timer in timers {
+            let id = u64::from(timer.id);
+            errand.call("timer_gettime", libc::SYS_timer_gettime, [id, at, 0, 0, 0, 0])?;
+            let setting = interval(errand)?;
+            let overrun = errand.call_raw(libc::SYS_timer_getoverrun, [id, 0, 0, 0, 0, 0])?.max(0) as u32;
+            report.posix_timers.push(TimerState { timer: *timer, setting, overrun });
+        }
+        report.clocks = super::task::clocks(pid)?;
+        report.asked = Some(Instant::now());
+        report.queued = queued()?;
+        if report.queued == before {
+            break;
+        }
+        before.clone_from(&report.queued);
+    }
+    Ok(())
 }
 
 fn words<const N: usize>(errand: &Errand) -> std::result::Result<[u64; N], Error> {

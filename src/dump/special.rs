@@ -1,6 +1,7 @@
 //! Files without a path: pipes, eventfd, epoll, signalfd, timerfd.
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use nix::unistd::pipe as new_pipe;
 
@@ -116,17 +117,28 @@ pub fn signalfd(descriptor: &Descriptor, id: u32, fown: proto::FownEntry) -> Res
     Ok(proto::SignalfdEntry { id, flags: descriptor.flags, fown, sigmask })
 }
 
-/// timerfd: clock, setting, expirations that were not read.
+/// timerfd: clock, setting, expirations that were not read. The time left is that of the moment when the process's
+/// clocks were `asked`, where they go on: so it does not ring early.
 ///
 /// # Errors
 /// The kernel's text is not understood.
-pub fn timerfd(descriptor: &Descriptor, id: u32, fown: proto::FownEntry) -> Result<proto::TimerfdEntry> {
+pub fn timerfd(
+    descriptor: &Descriptor,
+    id: u32,
+    fown: proto::FownEntry,
+    asked: Option<Instant>,
+) -> Result<proto::TimerfdEntry> {
     let pair = |key: &'static str| -> Option<(u64, u64)> {
         let (a, b) = descriptor.field(key)?.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
         Some((a.trim().parse().ok()?, b.trim().parse().ok()?))
     };
     let unparsed = |key| descriptor.refuse("a timerfd", key, "report this kernel's version");
-    let value = pair("it_value").ok_or_else(|| unparsed("its it_value is not understood"))?;
+    let mut value = pair("it_value").ok_or_else(|| unparsed("its it_value is not understood"))?;
+    if value != (0, 0) {
+        let since = asked.map_or(Duration::ZERO, |asked| descriptor.read_at.saturating_duration_since(asked));
+        let left = Duration::from_secs(value.0).saturating_add(Duration::from_nanos(value.1)).saturating_add(since);
+        value = (left.as_secs(), left.subsec_nanos().into());
+    }
     let interval = pair("it_interval").ok_or_else(|| unparsed("its it_interval is not understood"))?;
     Ok(proto::TimerfdEntry {
         id,

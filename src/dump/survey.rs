@@ -5,6 +5,8 @@ use super::{Error, Log, Options, Result, files, mm};
 use crate::portable::{self, Executable};
 use crate::tracee::proc::{self, Stat, Status};
 
+const SCHED_DEADLINE: i64 = 6;
+
 /// What is known of a process before it is stopped.
 #[derive(Debug)]
 pub struct Survey {
@@ -56,11 +58,19 @@ pub fn survey(options: &Options, log: &Log) -> Result<Survey> {
             "use --shell-job, or start it with setsid",
         );
     }
+    // SAFETY: a plain system call.
+    if unsafe { libc::syscall(libc::SYS_sched_getscheduler, pid) } == SCHED_DEADLINE {
+        return refuse(
+            "the scheduling policy SCHED_DEADLINE".into(),
+            "the image format has no place for its times",
+            "let it choose another policy",
+        );
+    }
     namespaces(pid)?;
     for mapping in crate::tracee::maps::read(pid)? {
         mm::check(pid, &mapping)?;
     }
-    files::survey(options)?;
+    files::survey(options, log)?;
     let portable = if options.park { portable_executable(pid, log)? } else { None };
     if portable.is_some() && matches!(stat.state, 'T' | 't') {
         return refuse(
@@ -74,12 +84,14 @@ pub fn survey(options: &Options, log: &Log) -> Result<Survey> {
 
 /// Namespaces that differ from ours hold resources that this version does not carry.
 fn namespaces(pid: i32) -> Result<()> {
-    for name in ["pid", "mnt", "net", "ipc", "uts", "user", "cgroup"] {
-        let Ok(ours) = fs::read_link(format!("/proc/self/ns/{name}")) else { continue };
-        if proc::link(pid, &format!("ns/{name}"))? != ours {
+    for name in ["pid", "mnt", "net", "ipc", "uts", "user", "cgroup", "pid_for_children"] {
+        let (own, children) = name.strip_suffix("_for_children").map_or((name, ""), |own| (own, " for its children"));
+        let Ok(ours) = fs::read_link(format!("/proc/self/ns/{own}")) else { continue };
+        // The link of a namespace for children leads nowhere until there is one.
+        if fs::read_link(proc::path(pid, &format!("ns/{name}"))).ok() != Some(ours) {
             return Err(Error::Unsupported {
                 pid,
-                what: format!("a {name} namespace of its own"),
+                what: format!("a namespace of its own ({own}){children}"),
                 reason: "this version does not carry namespaces (but the time namespace)",
                 remedy: format!("run isamorph inside: nsenter -t {pid} --all isamorph dump …"),
             });

@@ -1,12 +1,11 @@
 //! The process as a whole: `core-PID.img` and `timens-0.img`.
 use super::freeze::Frozen;
-use super::self_report::{Interval, SelfReport};
+use super::self_report::{Interval, Queue, SelfReport};
 use super::survey::Survey;
 use super::tree::CGROUP_SET;
 use super::{Error, Result, thread};
 use crate::image::proto;
 use crate::tracee::proc::{self, Status};
-use crate::tracee::sys;
 
 /// States of tasks in images.
 const ALIVE: u32 = 1;
@@ -36,7 +35,7 @@ pub fn core(survey: &Survey, frozen: &Frozen, own: &SelfReport) -> Result<proto:
         timers: Some(timers(own)),
         rlimits: Some(proto::TaskRlimitsEntry { rlimits: limits }),
         cg_set: Some(CGROUP_SET),
-        signals_s: Some(queue(pid, true)?),
+        signals_s: Some(queue(&own.queued[0])),
         loginuid,
         oom_score_adj: proc::number(pid, "oom_score_adj", 10)?.map(|score| score as i32),
         sigactions: actions(own),
@@ -44,7 +43,7 @@ pub fn core(survey: &Survey, frozen: &Frozen, own: &SelfReport) -> Result<proto:
         ..Default::default()
     });
     if let Some(thread) = &mut core.thread_core {
-        thread.signals_p = Some(queue(pid, false)?);
+        thread.signals_p = Some(queue(&own.queued[1]));
         thread.blk_sigset = Some(mask);
         thread.comm = Some(survey.stat.comm.clone());
         thread.creds = Some(credentials(&Status::read(pid)?, own));
@@ -52,11 +51,9 @@ pub fn core(survey: &Survey, frozen: &Frozen, own: &SelfReport) -> Result<proto:
     Ok(core)
 }
 
-fn queue(pid: i32, shared: bool) -> Result<proto::SignalQueueEntry> {
-    let signals = sys::peek_siginfo(pid, shared)?;
-    Ok(proto::SignalQueueEntry {
-        signals: signals.into_iter().map(|info| proto::SiginfoEntry { siginfo: info.to_vec() }).collect(),
-    })
+fn queue(signals: &Queue) -> proto::SignalQueueEntry {
+    let signals = signals.iter().map(|info| proto::SiginfoEntry { siginfo: info.to_vec() });
+    proto::SignalQueueEntry { signals: signals.collect() }
 }
 
 fn actions(own: &SelfReport) -> Vec<proto::SaEntry> {

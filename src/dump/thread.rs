@@ -39,7 +39,7 @@ pub fn core(stopped: &Stopped, frozen: &Frozen, own: &SelfReport) -> Result<prot
             core.mtype = March::X8664.into();
             core.thread_info = Some(proto::ThreadInfoX86 {
                 clear_tid_addr,
-                gpregs: x86_registers(&regs),
+                gpregs: (&regs).into(),
                 fpregs: x86_fp(&area),
                 tls: Vec::new(),
             });
@@ -50,12 +50,7 @@ pub fn core(stopped: &Stopped, frozen: &Frozen, own: &SelfReport) -> Result<prot
             core.ti_aarch64 = Some(proto::ThreadInfoAarch64 {
                 clear_tid_addr,
                 tls: regs.tls,
-                gpregs: proto::UserAarch64RegsEntry {
-                    regs: regs.x.to_vec(),
-                    sp: regs.sp,
-                    pc: regs.pc,
-                    pstate: regs.pstate,
-                },
+                gpregs: (&regs).into(),
                 fpsimd: proto::UserAarch64FpsimdContextEntry {
                     vregs: state[..512]
                         .chunks_exact(8)
@@ -76,39 +71,6 @@ pub fn core(stopped: &Stopped, frozen: &Frozen, own: &SelfReport) -> Result<prot
         }
     }
     Ok(core)
-}
-
-fn x86_registers(r: &isamorph_arch::x86_64::Regs) -> proto::UserX86RegsEntry {
-    proto::UserX86RegsEntry {
-        r15: r.r15,
-        r14: r.r14,
-        r13: r.r13,
-        r12: r.r12,
-        bp: r.rbp,
-        bx: r.rbx,
-        r11: r.r11,
-        r10: r.r10,
-        r9: r.r9,
-        r8: r.r8,
-        ax: r.rax,
-        cx: r.rcx,
-        dx: r.rdx,
-        si: r.rsi,
-        di: r.rdi,
-        orig_ax: r.orig_rax,
-        ip: r.rip,
-        cs: r.cs,
-        flags: r.eflags,
-        sp: r.rsp,
-        ss: r.ss,
-        fs_base: r.fs_base,
-        gs_base: r.gs_base,
-        ds: r.ds,
-        es: r.es,
-        fs: r.fs,
-        gs: r.gs,
-        mode: Some(proto::X86RegsMode::Native.into()),
-    }
 }
 
 /// The FXSAVE part and those extended components that are in use: one that is not comes back in its

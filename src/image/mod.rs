@@ -42,6 +42,7 @@ mod kind;
 #[cfg(test)]
 mod mutations;
 mod pages;
+mod registers;
 pub mod schema;
 mod tree_digest;
 pub mod vma;

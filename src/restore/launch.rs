@@ -24,6 +24,8 @@ use super::host::{self, CloneArgs};
 use super::program::{Arg, Expect, PAGE, Program};
 use super::tree::{Thread, Tree};
 use super::{Error, Result, TASK_STOPPED, files::Helpers};
+use crate::portable::Executable;
+use crate::tracee::proc::{self, Status};
 use crate::tracee::{Memory, sys};
 
 unsafe extern "C" {
@@ -252,6 +254,7 @@ pub fn launch(tree: &Tree, program: &Program, base: u64, pipes: Pipes, finish: &
     if let Some(path) = finish.pidfile {
         std::fs::write(path, pid.to_string()).map_err(|e| Error::system(format!("writing {}", path.display()), e))?;
     }
+    enter_calls(tree)?;
     if tree.task.task_state == TASK_STOPPED {
         // SAFETY: takes numbers only.
         unsafe { libc::kill(pid, libc::SIGSTOP) };
@@ -400,6 +403,31 @@ fn wait_until_done(tid: i32, base: u64, index: usize) -> Result<()> {
         sys::simple("CONT", sys::PTRACE_CONT, tid, 0)?;
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
+}
+
+/// Parked threads make their calls before the signals of the images come in: they arrived while a thread was in its call,
+/// and interrupt it.
+fn enter_calls(tree: &Tree) -> Result<()> {
+    let mut awaited = Vec::new();
+    for thread in tree.threads() {
+        let tid = thread.tid.cast_signed();
+        if Status::read(tid)?.deliverable() != 0 {
+            awaited.push(tid);
+        }
+    }
+    if awaited.is_empty() {
+        return Ok(());
+    }
+    // An executable that is not portable has no equivalence points.
+    let Ok(executable) = Executable::parse(proc::read(tree.pid().cast_signed(), "exe")?) else { return Ok(()) };
+    let manifest = &executable.manifest;
+    let calls = [manifest.syscall_insn, manifest.gate_insn].map(RemoteAddr);
+    for tid in awaited {
+        if crate::tracee::host::get_registers(tid)?.pc().0 == manifest.syscall_restart {
+            crate::tracee::Stopped::new_unchecked(tid).enter_call(calls)?;
+        }
+    }
+    Ok(())
 }
 
 /// From the stopped interpreter to an address space without it; every thread is stopped before and after.

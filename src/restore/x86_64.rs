@@ -133,37 +133,9 @@ pub fn epoll_event(events: u32, data: u64) -> Vec<u8> {
 /// The general registers that a thread goes on with. `None`: the images have none for this machine.
 #[must_use]
 pub fn registers(core: &CoreEntry) -> Option<RegisterFile> {
-    let r = &core.thread_info.as_ref()?.gpregs;
-    Some(RegisterFile::X86_64(Regs {
-        r15: r.r15,
-        r14: r.r14,
-        r13: r.r13,
-        r12: r.r12,
-        rbp: r.bp,
-        rbx: r.bx,
-        r11: r.r11,
-        r10: r.r10,
-        r9: r.r9,
-        r8: r.r8,
-        rax: r.ax,
-        rcx: r.cx,
-        rdx: r.dx,
-        rsi: r.si,
-        rdi: r.di,
-        // Whatever call it was in, the images have it rewound or completed.
-        orig_rax: u64::MAX,
-        rip: r.ip,
-        cs: r.cs,
-        eflags: r.flags,
-        rsp: r.sp,
-        ss: r.ss,
-        fs_base: r.fs_base,
-        gs_base: r.gs_base,
-        ds: r.ds,
-        es: r.es,
-        fs: r.fs,
-        gs: r.gs,
-    }))
+    let registers = Regs::from(&core.thread_info.as_ref()?.gpregs);
+    // Whatever call it was in, the images have it rewound or completed.
+    Some(RegisterFile::X86_64(Regs { orig_rax: u64::MAX, ..registers }))
 }
 
 /// The address for set_tid_address(2).

@@ -50,6 +50,27 @@ impl Memory {
         Ok(buffer)
     }
 
+    /// What can be read of `len` bytes from `addr` on: less, or nothing, where memory ends.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn read_some(&self, addr: RemoteAddr, len: usize) -> Result<Vec<u8>> {
+        let mut buffer = vec![0; len];
+        let mut done = 0;
+        while done < len {
+            match self.file.read_at(&mut buffer[done..], addr.0.wrapping_add(done as u64)) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // EIO: no page there; EINVAL: no address.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EFAULT | libc::EINVAL)) => break,
+                Err(source) => return Err(Error::Memory { pid: self.pid, access: "reading", addr, len, source }),
+            }
+        }
+        buffer.truncate(done);
+        Ok(buffer)
+    }
+
     /// The 64-bit word at `addr`.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 //! One traced thread: stopped and running as moved values.
 use std::time::Duration;
 
-use isamorph_arch::RegisterFile;
+use isamorph_arch::{RegisterFile, RemoteAddr};
 
+use super::errand::quiet_mask;
+use super::host::SYSCALL_LEN;
+use super::proc::Status;
 use super::{Error, FpState, Memory, Result, Watch, host, sys};
 
 /// Why a thread stopped.
@@ -202,6 +205,16 @@ impl Stopped {
         Ok(Running { pid: self.pid })
     }
 
+    /// Lets it receive `signal` and stops it again, with [`Stop::Interrupted`] or [`Stop::Group`], before its next
+    /// instruction: the first of the handler, if there is one.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn resume_to_stop(self, signal: i32) -> Result<Running> {
+        sys::simple("INTERRUPT", sys::PTRACE_INTERRUPT, self.pid, 0)?;
+        self.resume(signal)
+    }
+
     /// Lets it run until it enters or leaves a system call, with `signal` delivered (0: none).
     ///
     /// # Errors
@@ -236,6 +249,33 @@ impl Stopped {
         sys::simple("INTERRUPT", sys::PTRACE_INTERRUPT, self.pid, 0)?;
         sys::simple("CONT", sys::PTRACE_CONT, self.pid, 0)?;
         self.collect_blocking()
+    }
+
+    /// Lets a thread at its stub's restart label get to the call, at one of `calls`, before signals come in that wait for
+    /// it: they interrupt the call, as they would have if nobody had stopped it. (A pause(2) that is made after its
+    /// signal's handler would never return.) Without such signals nothing happens.
+    ///
+    /// # Errors
+    /// If it dies.
+    pub fn enter_call(&mut self, calls: [RemoteAddr; 2]) -> Result<()> {
+        // The stub calls little more than clock_gettime on its way.
+        const MAX_STOPS: usize = 16;
+        if Status::read(self.pid)?.deliverable() == 0 {
+            return Ok(());
+        }
+        let mask = self.sigmask()?;
+        self.set_sigmask(mask | quiet_mask())?;
+        for _ in 0..MAX_STOPS {
+            match self.step_syscall()? {
+                Stop::Entry(_) if calls.contains(&RemoteAddr(self.registers()?.pc().0.wrapping_sub(SYSCALL_LEN))) => {
+                    break;
+                }
+                Stop::Entry(_) | Stop::Exit(_) => {}
+                // SIGSTOP, a fault: not ours to hold.
+                _ => break,
+            }
+        }
+        self.set_sigmask(mask)
     }
 
     fn collect_blocking(&mut self) -> Result<Stop> {

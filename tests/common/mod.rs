@@ -29,10 +29,12 @@ pub fn compile_pair(work: &Path, program: &str) -> Result<(), String> {
     compile(Command::new(cc).args(["-O2", "-g", "-o"]).arg(work.join(program)), program)
 }
 
-/// Runs a C compiler's command line on a program of `tests/programs`.
+/// Runs a C compiler's command line on a program of `tests/programs`, or of this directory.
 pub fn compile(command: &mut Command, program: &str) -> Result<(), String> {
-    let source = root().join(format!("tests/programs/{program}.c"));
-    let status = command.arg(&source).arg("-lm").status().map_err(|e| format!("{command:?}: {e}"))?;
+    let sources = ["programs", "common"].map(|dir| root().join(format!("tests/{dir}/{program}.c")));
+    let source =
+        sources.iter().find(|path| path.exists()).ok_or_else(|| format!("{} is missing", sources[0].display()))?;
+    let status = command.arg(source).arg("-lm").status().map_err(|e| format!("{command:?}: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
 }
 
@@ -49,7 +51,7 @@ pub fn run_script(work: &Path, isa: &str, name: &str, body: &str) -> Result<Vec<
     fs::write(&path, script).map_err(|e| format!("{}: {e}", path.display()))?;
     let node = root().join("cross/node");
     let output = Command::new(&node)
-        .args(["run", "--isa", isa, "--mem", "4096", "--dir"])
+        .args(["run", "--isa", isa, "--cpus", "2", "--mem", "4096", "--dir"])
         .arg(work)
         .args(["--", "sh"])
         .arg(&path)

@@ -1,11 +1,17 @@
 # Shell functions of the scripts that suites run on nodes. $W is the work directory, $ISA the node's ISA,
-# $T the executables' suffix. Each case ends with one line "RESULT name ok" or "RESULT name why not".
+# $T the executables' suffix; programs are started by $LAUNCH. Each case ends with one line "RESULT name ok" or
+# "RESULT name why not".
 case $(uname -m) in x86_64) ISA=x86_64 T=x86-64 ;; *) ISA=aarch64 T=aarch64 ;; esac
 I="$W/isamorph-$ISA"
+LAUNCH=setsid
 
+one_line() { # text: what a command said; without a word, what the kernel said last
+    [ -n "$1" ] && { echo "$1" | tr '\n' ' '; return; }
+    dmesg | tail -n 3 | tr '\n' ' '
+}
 start() { # case program seed variant seconds: starts it as a session leader and lets it work; sets PID
     mkdir -p "$W/t/$1"; cd "$W/t/$1"
-    setsid "$W/$2" "$W/t/$1/stop" "$3" "$4" < /dev/null > out 2>&1 &
+    $LAUNCH "$W/$2" "$W/t/$1/stop" "$3" "$4" < /dev/null > out 2>&1 &
     PID=$!; i=0
     while ! grep -q '^READY' out; do
         i=$((i+1)); [ $i -gt 400 ] && { echo "RESULT $1 did not start: $(head -n 1 out)"; return 1; }
@@ -28,13 +34,13 @@ gone() { # pid: waits until the dumped process is reaped
 }
 dump() { # case pid folder [--arch ISA]
     if ! E=$("$I" dump -v4 -o dump.log -t "$2" -D "$W/t/$1/$3" $4 $5 2>&1 < /dev/null); then
-        kill -9 "$2"; echo "RESULT $1 dump on the $ISA node: $E"; return 1
+        S=$?; kill -9 "$2"; echo "RESULT $1 dump on the $ISA node: status $S: $(one_line "$E")"; return 1
     fi
     wait "$2" 2> /dev/null; gone "$2"
 }
 restore() { # case folder
     if ! E=$("$I" restore -v4 -o restore.log -d --pidfile "$W/t/$1/pid" -D "$W/t/$1/$2" 2>&1 < /dev/null); then
-        echo "RESULT $1 restore on the $ISA node: $E"; return 1
+        echo "RESULT $1 restore on the $ISA node: status $?: $(one_line "$E")"; return 1
     fi
 }
 criu_dump() { # case pid folder

@@ -1,15 +1,16 @@
 //! A dump never harms: killed at each step of its protocol, or at random moments, it leaves the process as it was.
 //!
 //! The process is `portable.c`: the real runtime with polls written by hand (parked), or the same frozen
-//! wherever it is (`--no-park`). Needs root, and clang unless `ISAMORPH_TEST_PROGRAM` is what
-//! `tests/dump/build` made; `ISAMORPH_TEST_SEED` replays the random moments.
+//! wherever it is (`--no-park`). Needs root, and compilers unless `ISAMORPH_TEST_PROGRAMS` is a directory with what
+//! `tests/dump/build` makes; `ISAMORPH_TEST_BINARY` is the command if it is not where cargo put it; both are for a node.
+//! `ISAMORPH_TEST_SEED` replays the random moments.
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -41,33 +42,48 @@ const OF_PARKING: [&str; 6] = ["masked", "patched", "running", "cancelled", "par
 /// What the issue allows.
 const LIMIT: Duration = Duration::from_secs(2);
 
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = PROGRAM.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        if let Some(path) = std::env::var_os("ISAMORPH_TEST_PROGRAM") {
-            return (dir, path.into());
+/// The directory with `portable` and `refused`.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<(Option<TempDir>, PathBuf)> = OnceLock::new();
+    let (_, path) = PROGRAMS.get_or_init(|| {
+        if let Some(path) = std::env::var_os("ISAMORPH_TEST_PROGRAMS") {
+            return (None, path.into());
         }
-        let path = dir.path().join("portable");
+        let dir = tempfile::tempdir().unwrap();
         let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dump/build");
-        let status = Command::new(build).arg(std::env::consts::ARCH).arg(&path).status().unwrap();
+        let status = Command::new(build).arg(std::env::consts::ARCH).arg(dir.path()).status().unwrap();
         assert!(status.success(), "tests/dump/build failed");
-        (dir, path)
+        let path = dir.path().to_owned();
+        (Some(dir), path)
     });
     path
+}
+
+fn program() -> PathBuf {
+    programs().join("portable")
+}
+
+fn isamorph() -> Command {
+    Command::new(std::env::var_os("ISAMORPH_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_isamorph").into()))
 }
 
 /// A running process; killed when dropped.
 struct Process {
     child: Child,
     dir: TempDir,
+    /// It was restored under its old ID, and is nobody's child.
+    detached: bool,
 }
 
 impl Process {
     fn start(what: &str) -> Self {
+        Self::of("portable", what)
+    }
+
+    fn of(program: &str, what: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let out = File::create(dir.path().join("out")).unwrap();
-        let mut command = Command::new(program());
+        let mut command = Command::new(programs().join(program));
         command.arg(what).stdin(Stdio::null()).stdout(out).stderr(Stdio::null()).current_dir(dir.path());
         // SAFETY: setsid and close_range only; nothing is allocated after the fork.
         unsafe {
@@ -78,8 +94,8 @@ impl Process {
                 Ok(())
             });
         }
-        let process = Self { child: command.spawn().unwrap(), dir };
-        process.wait_for(|text| text.contains("READY"));
+        let process = Self { child: command.spawn().unwrap(), dir, detached: false };
+        process.wait_for(|text| text.contains("READY") || text.contains("UNAVAILABLE"));
         process
     }
 
@@ -114,10 +130,29 @@ impl Process {
     }
 
     fn dump(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isamorph"));
+        let mut command = isamorph();
         command.args(["dump", "-t", &self.pid().to_string(), "-R", "-D"]).arg(self.images()).args(more);
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         command
+    }
+
+    /// A dump that ends the process, with something done half a second into it.
+    fn dump_for_good(&self, env: &[(&str, &str)], meanwhile: impl FnOnce()) -> Output {
+        let mut command = isamorph();
+        command.args(["dump", "-t", &self.pid().to_string(), "-D"]).arg(self.images()).envs(env.iter().copied());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        meanwhile();
+        child.wait_with_output().unwrap()
+    }
+
+    /// The same process, out of its images.
+    fn restored(mut self) -> Self {
+        self.child.wait().unwrap();
+        let output = isamorph().args(["restore", "-d", "-D"]).arg(self.images()).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.detached = true;
+        self
     }
 
     fn descriptors(&self) -> BTreeSet<PathBuf> {
@@ -171,6 +206,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.detached {
+            let _ = kill(Pid::from_raw(self.pid()), Signal::SIGKILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -291,25 +329,67 @@ fn killed_at_random_moments() {
     let seed = std::env::var("ISAMORPH_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let mut state: u64 = seed.unwrap_or_else(|| std::process::id().into());
     println!("ISAMORPH_TEST_SEED={state}");
-    let process = Process::start("loop");
-    let descriptors = process.descriptors();
-    for round in 0..20 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let delay = Duration::from_micros((state >> 33) % 60_000);
-        let mut dump = process.dump(&[]).spawn().unwrap();
-        std::thread::sleep(delay);
-        dump.kill().unwrap();
-        if dump.wait().unwrap().success() {
-            fs::remove_dir_all(process.images()).unwrap();
+    for (mode, more, _) in modes() {
+        let process = Process::start("loop");
+        let descriptors = process.descriptors();
+        // As long as a dump takes here.
+        let begun = Instant::now();
+        process.dumps_well(more);
+        let span = begun.elapsed().as_micros() as u64;
+        for round in 0..20 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let delay = Duration::from_micros((state >> 33) % span.max(1));
+            let mut dump = process.dump(more).spawn().unwrap();
+            std::thread::sleep(delay);
+            dump.kill().unwrap();
+            if dump.wait().unwrap().success() {
+                fs::remove_dir_all(process.images()).unwrap();
+            }
+            // A dump that was complete before it was killed leaves its images.
+            std::thread::sleep(Duration::from_millis(50));
+            if process.images().join("stats-dump").exists() && process.images().join("inventory.img").exists() {
+                fs::remove_dir_all(process.images()).unwrap();
+            }
+            process.unharmed_soon(&descriptors, &format!("{delay:?} (round {round}, {mode})"));
         }
-        // A dump that was complete before it was killed leaves its images.
-        std::thread::sleep(Duration::from_millis(50));
-        if process.images().join("stats-dump").exists() && process.images().join("inventory.img").exists() {
-            fs::remove_dir_all(process.images()).unwrap();
-        }
-        process.unharmed_soon(&descriptors, &format!("{delay:?} (round {round})"));
+        process.dumps_well(more);
     }
-    process.dumps_well(&[]);
+}
+
+#[test]
+fn a_signal_that_comes_meanwhile_interrupts_the_call() {
+    if !root() {
+        return;
+    }
+    let (woken, again) = (|text: &str| text.contains("woken 1"), |text: &str| text.contains("woken 2"));
+    let process = Process::start("pause");
+    std::thread::sleep(Duration::from_millis(100));
+    let mut dump = stalled(&process, "asked", &[]);
+    kill(Pid::from_raw(process.pid()), Signal::SIGUSR1).unwrap();
+    dump.kill().unwrap();
+    dump.wait().unwrap();
+    process.wait_for(woken);
+    // Into the images, and out of them.
+    let output = process.dump_for_good(&[("ISAMORPH_STALL", "frozen:300")], || {
+        std::thread::sleep(Duration::from_millis(100));
+        kill(Pid::from_raw(process.pid()), Signal::SIGUSR1).unwrap();
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let process = process.restored();
+    process.wait_for(again);
+    assert!(!process.out().contains("FAIL"), "{}", process.out());
+}
+
+#[test]
+fn a_signal_that_is_let_in_comes_before_the_call_returns() {
+    if !root() {
+        return;
+    }
+    let process = Process::start("block");
+    for _ in 0..25 {
+        process.dumps_well(&[]);
+    }
+    assert!(!process.out().contains("FAIL"), "{}", process.out());
 }
 
 #[test]
@@ -349,7 +429,7 @@ fn a_parked_process_waits_in_the_gate() {
     let process = Process::start("loop");
     let run = |command: &str| {
         let pid = process.pid().to_string();
-        Command::new(env!("CARGO_BIN_EXE_isamorph")).args([command, "-t", &pid]).output().unwrap()
+        isamorph().args([command, "-t", &pid]).output().unwrap()
     };
     assert!(run("park").status.success());
     let lines = process.lines();
@@ -374,35 +454,55 @@ fn what_cannot_be_dumped_is_refused_by_name_and_goes_on() {
         return;
     }
     let cases = [
-        ("import socket; s = socket.socket()", "a socket"),
-        ("import threading; threading.Thread(target=lambda: time.sleep(100)).start()", "2 threads"),
-        ("import os; os.fork() or time.sleep(100)", "a child"),
-        ("import os; f = open('gone', 'w'); os.unlink('gone')", "it was deleted"),
-        ("import fcntl; f = open('lock', 'w'); fcntl.flock(f, fcntl.LOCK_EX)", "a file lock"),
-        ("import os; p = os.pipe(); os.close(p[0])", "a pipe to another process"),
+        ("tcp", "a socket"),
+        ("unix", "a socket"),
+        ("netlink", "a socket"),
+        ("thread", "2 threads"),
+        ("child", "a child"),
+        ("zombie", "a child"),
+        ("deleted", "it was deleted"),
+        ("replaced", "it was deleted"),
+        ("mapped-deleted", "a mapping of the deleted file"),
+        ("no-directory", "cwd at"),
+        ("proc", "a file of /proc about itself"),
+        ("flock", "a file lock"),
+        ("posix-lock", "a file lock"),
+        ("lease", "a file lock"),
+        ("pipe", "a pipe to another process"),
+        ("packets", "a pipe in packet mode"),
+        ("fifo", "a named pipe"),
+        ("memfd", "a memory file"),
+        ("inotify", "inotify"),
+        ("fanotify", "fanotify"),
+        ("io_uring", "io_uring"),
+        ("aio", "asynchronous I/O"),
+        ("userfaultfd", "userfaultfd"),
+        ("pidfd", "pidfd"),
+        ("semaphore", "a semaphore eventfd"),
+        ("epoll-closed", "an epoll instance that watches"),
+        ("sysv-shm", "System V shared memory"),
+        ("uts", "(uts)"),
+        ("mnt", "(mnt)"),
+        ("net", "(net)"),
+        ("ipc", "(ipc)"),
+        ("pid-for-children", "(pid) for its children"),
+        ("seccomp", "a seccomp filter"),
+        ("deadline", "SCHED_DEADLINE"),
     ];
-    for (code, name) in cases {
-        let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new("python3");
-        command.args(["-c", &format!("import time\n{code}\nprint('READY', flush=True)\ntime.sleep(100)")]);
-        command.stdin(Stdio::null()).stdout(File::create(dir.path().join("out")).unwrap()).stderr(Stdio::null());
-        command.current_dir(dir.path());
-        // SAFETY: as above.
-        unsafe {
-            command.pre_exec(|| {
-                nix::unistd::setsid()?;
-                libc_close_from(3);
-                Ok(())
-            });
+    for (what, name) in cases {
+        let process = Process::of("refused", what);
+        if process.out().contains("UNAVAILABLE") {
+            println!("not on this machine: {}", process.out().trim());
+            continue;
         }
-        let process = Process { child: command.spawn().unwrap(), dir };
-        process.wait_for(|text| text.contains("READY"));
-        let output = process.dump(&[]).output().unwrap();
+        // Refused while it runs: the step after the survey is never reached.
+        let output = process.dump(&[]).env("ISAMORPH_STALL", "surveyed:1").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains(name), "{code}: {said}");
+        assert!(!output.status.success() && said.contains(name), "{what}: {said}");
+        assert!(!said.contains("stalled"), "{what} was refused too late: {said}");
         assert!(!process.images().exists());
         let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-        assert!(status.contains("State:\tS"), "{status}");
+        assert!(status.contains("State:\tS") && status.contains("TracerPid:\t0"), "{status}");
         let _ = kill(Pid::from_raw(-process.pid()), Signal::SIGKILL);
     }
 }

@@ -18,7 +18,20 @@ const SUBJECTS: &[(&str, &[&str])] = &[
     ("stdio", &[""]),
     (
         "blocked",
-        &["nanosleep", "clock_nanosleep", "read", "poll", "ppoll", "select", "epoll_wait", "sigtimedwait", "futex"],
+        &[
+            "nanosleep",
+            "clock_nanosleep",
+            "read",
+            "poll",
+            "ppoll",
+            "select",
+            "epoll_wait",
+            "sigtimedwait",
+            "futex",
+            "pause",
+            "sigsuspend",
+            "interrupted",
+        ],
     ),
     ("hotloop", &[""]),
     ("signals", &[""]),
@@ -84,6 +97,13 @@ pub struct Case {
     pub delays: [Duration; 3],
 }
 
+impl Case {
+    /// Whether it sleeps most of the time, so that many can run side by side.
+    pub fn waits(&self) -> bool {
+        self.program == "blocked"
+    }
+}
+
 /// All cases of a run.
 #[derive(Debug)]
 pub struct Plan {
@@ -114,7 +134,11 @@ impl Plan {
                         let name = format!("{program}{dash}{variant}.{}.{moment}", route.name());
                         // Drawn for every case, chosen or not, so that a filter replays the same moments.
                         let case_seed = next(&mut state);
-                        let delays = [0; 3].map(|_| Duration::from_micros(next(&mut state) % 400_000));
+                        let mut delays = [0; 3].map(|_| Duration::from_micros(next(&mut state) % 400_000));
+                        if heavy {
+                            // Time for what it does after a move.
+                            delays[1] += Duration::from_secs(6);
+                        }
                         if name.contains(&filter) {
                             cases.push(Case { name, program, variant, route, seed: case_seed, delays });
                         }

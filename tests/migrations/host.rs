@@ -5,16 +5,21 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Longest a program may take to end once it is told to stop.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Cases that compute, side by side.
+pub const BUSY: usize = 2;
+/// Cases that wait, side by side.
+pub const WAITING: usize = 4;
 
 /// Builds the programs and makes the one directory that the node gets too.
 pub fn prepare(plan: &Plan) -> Result<PathBuf, String> {
     let work = common::work_directory("migrations")?;
-    for program in plan.programs() {
+    for program in plan.programs().into_iter().chain(["launch"]) {
         common::compile_pair(&work, program)?;
     }
     Ok(work)
@@ -22,23 +27,39 @@ pub fn prepare(plan: &Plan) -> Result<PathBuf, String> {
 
 /// Everything up to the moment a case leaves for the node.
 pub fn first_half(work: &Path, plan: &Plan, outcomes: &mut Outcomes) {
-    for case in plan.cases.iter().filter(|c| c.route.starts_on_host()) {
-        let result = start_and_move(work, case);
-        match (result, case.route) {
-            (Ok(()), Route::XA | Route::XaX) => {}
-            (result, _) => outcomes.record(case, result),
-        }
-    }
+    let here: Vec<_> = plan.cases.iter().filter(|c| c.route.starts_on_host()).collect();
+    side_by_side(&here, outcomes, |case| match (start_and_move(work, case), case.route) {
+        (Ok(()), Route::XA | Route::XaX) => None,
+        (result, _) => Some(result),
+    });
 }
 
 /// The ends of the cases that came back from the node.
 pub fn second_half(work: &Path, plan: &Plan, outcomes: &mut Outcomes) {
-    for case in plan.cases.iter().filter(|c| matches!(c.route, Route::AX | Route::XaX)) {
-        if !outcomes.ended(case) {
-            let dir = work.join("t").join(&case.name);
-            let result = restore(work, &dir.join("second/x86_64")).and_then(|()| finish(&dir, case.delays[2]));
-            outcomes.record(case, result);
-        }
+    let back: Vec<_> =
+        plan.cases.iter().filter(|c| matches!(c.route, Route::AX | Route::XaX) && !outcomes.ended(c)).collect();
+    side_by_side(&back, outcomes, |case| {
+        let dir = work.join("t").join(&case.name);
+        Some(restore(work, &dir.join("second/x86_64")).and_then(|()| finish(&dir, case.delays[2])))
+    });
+}
+
+/// Does something with every case: those that compute [`BUSY`] at a time, then those that wait [`WAITING`] at a time, so
+/// that nothing disturbs their timing. Records what has an end.
+fn side_by_side(cases: &[&Case], outcomes: &mut Outcomes, act: impl Fn(&Case) -> Option<Result<(), String>> + Sync) {
+    let outcomes = Mutex::new(outcomes);
+    for (waits, workers) in [(false, BUSY), (true, WAITING)] {
+        let of_kind = Mutex::new(cases.iter().filter(|c| c.waits() == waits));
+        let work = || {
+            loop {
+                let case = of_kind.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some(case) = case else { return };
+                if let Some(result) = act(case) {
+                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).record(case, result);
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
     }
 }
 

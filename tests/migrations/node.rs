@@ -1,24 +1,27 @@
 //! The halves of the cases that run on an aarch64 node: one script for all of them, one boot.
 use crate::cases::{Case, Outcomes, Plan, Route};
-use crate::common;
+use crate::{common, host};
 use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 
 /// Runs the node's part of every case that has not ended yet.
 pub fn run(work: &Path, plan: &Plan, outcomes: &mut Outcomes) -> Result<(), String> {
-    let mut script = String::new();
-    // Process IDs made on the node must be free on the host later: a range that the host is not using.
-    let last: u32 =
-        std::fs::read_to_string("/proc/sys/kernel/ns_last_pid").ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0);
-    let base = if last < 20_000 { 22_000 } else { 4_000 };
-    let _ = writeln!(script, "echo {base} > /proc/sys/kernel/ns_last_pid");
-    let mut any = false;
-    for case in plan.cases.iter().filter(|c| !outcomes.ended(c)) {
-        any = true;
-        script.push_str(&steps(case));
-    }
-    if !any {
+    let open: Vec<&Case> = plan.cases.iter().filter(|c| !outcomes.ended(c)).collect();
+    if open.is_empty() {
         return Ok(());
+    }
+    let mut script = format!("LAUNCH=\"$W/launch_$T {:x}\"\n", capabilities()?);
+    // Process IDs made on the node must be free on the host later, and the other way round: as far away as can be.
+    let _ = writeln!(script, "echo {} > /proc/sys/kernel/ns_last_pid", far_from_here());
+    for (waits, workers) in [(false, host::BUSY), (true, host::WAITING)] {
+        let cases: Vec<_> = open.iter().filter(|c| c.waits() == waits).collect();
+        for worker in 0..workers {
+            script.push_str("(\n");
+            cases.iter().skip(worker).step_by(workers).for_each(|case| script.push_str(&steps(case)));
+            script.push_str(":) &\n");
+        }
+        script.push_str("wait\n");
     }
     for (name, result) in common::run_script(work, "aarch64", "node.sh", &script)? {
         if let Some(case) = plan.cases.iter().find(|c| c.name == name) {
@@ -26,6 +29,24 @@ pub fn run(work: &Path, plan: &Plan, outcomes: &mut Outcomes) -> Result<(), Stri
         }
     }
     Ok(())
+}
+
+/// What this machine can grant a process that comes from the node.
+fn capabilities() -> Result<u64, String> {
+    let status = fs::read_to_string("/proc/self/status").map_err(|e| format!("/proc/self/status: {e}"))?;
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    bounding.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).ok_or_else(|| "no CapBnd in status".into())
+}
+
+/// A process ID half the range away from those that this machine is using.
+fn far_from_here() -> u32 {
+    let number = |name: &str| -> Option<u32> {
+        fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse().ok()
+    };
+    // What a node with few processors has.
+    const RANGE: u32 = 32_768;
+    let last = number("ns_last_pid").unwrap_or(0);
+    (last + RANGE / 2) % RANGE.min(number("pid_max").unwrap_or(RANGE)).max(1_000)
 }
 
 fn steps(case: &Case) -> String {

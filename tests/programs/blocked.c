@@ -1,5 +1,6 @@
 /* Blocked in a system call again and again: the total waiting time is right and no EINTR is invented.
- * Variants: nanosleep clock_nanosleep read poll ppoll select epoll_wait sigtimedwait futex pause */
+ * Variants: nanosleep clock_nanosleep read poll ppoll select epoll_wait sigtimedwait futex; and with an EINTR that is
+ * due, when a timer's signal comes: pause sigsuspend interrupted */
 #define _GNU_SOURCE
 #include "check.h"
 #include <fcntl.h>
@@ -21,6 +22,31 @@ static void tick(int sig)
     (void)sig;
     ticks++;
     CHECK(write(pipe_fds[1], "t", 1) == 1, "errno %d", errno);
+}
+
+static volatile sig_atomic_t rings;
+
+static void ring(int sig)
+{
+    (void)sig;
+    rings++;
+}
+
+/* A POSIX timer rings after the waiting time, once. */
+static void alarm_once(void)
+{
+    static timer_t timer;
+    static int made;
+    struct sigaction sa = {.sa_handler = ring};
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGVTALRM};
+    struct itimerspec once = {.it_value = {WAIT_MS / 1000, WAIT_MS % 1000 * 1000000L}};
+    if (!made) {
+        CHECK(sigaction(SIGVTALRM, &sa, NULL) == 0, "errno %d", errno);
+        CHECK(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0, "errno %d", errno);
+        made = 1;
+    }
+    rings = 0;
+    CHECK(timer_settime(timer, 0, &once, NULL) == 0, "errno %d", errno);
 }
 
 static void wait_once(const char *how)
@@ -74,6 +100,23 @@ static void wait_once(const char *how)
         char c;
         CHECK(read(pipe_fds[0], &c, 1) == 1 && c == 't', "errno %d", errno);
         CHECK(ticks == before + 1, "ticks");
+    } else if (strcmp(how, "pause") == 0) {
+        alarm_once();
+        CHECK(pause() == -1 && errno == EINTR && rings == 1, "errno %d, %d rings", errno, (int)rings);
+    } else if (strcmp(how, "sigsuspend") == 0) {
+        sigset_t alarm, none;
+        sigemptyset(&none);
+        sigemptyset(&alarm);
+        sigaddset(&alarm, SIGVTALRM);
+        CHECK(sigprocmask(SIG_BLOCK, &alarm, NULL) == 0, "errno %d", errno);
+        alarm_once();
+        CHECK(sigsuspend(&none) == -1 && errno == EINTR && rings == 1, "errno %d, %d rings", errno, (int)rings);
+        CHECK(sigprocmask(SIG_BLOCK, NULL, &none) == 0 && sigismember(&none, SIGVTALRM) == 1, "mask");
+    } else if (strcmp(how, "interrupted") == 0) {
+        struct timespec longer = {WAIT_MS / 1000 + 10, WAIT_MS % 1000 * 1000000L}, left;
+        alarm_once();
+        CHECK(nanosleep(&longer, &left) == -1 && errno == EINTR && rings == 1, "errno %d, %d rings", errno, (int)rings);
+        CHECK(left.tv_sec == 9 || left.tv_sec == 10, "%ld s left", (long)left.tv_sec);
     } else {
         CHECK(0, "unknown variant %s", how);
     }

@@ -65,7 +65,11 @@ impl Node {
             let socket = dir.join(format!("fs{index}"));
             daemons.push(virtiofsd(shared, &socket, &dir, spec.detached)?);
             qemu.arg("-chardev").arg(format!("socket,id=fs{index},path={}", socket.display()));
-            qemu.arg("-device").arg(format!("vhost-user-fs-pci,chardev=fs{index},tag=dir{index},queue-size=1024"));
+            let device = match spec.isa {
+                Isa::X86_64 => "vhost-user-fs-pci",
+                Isa::Aarch64 => "vhost-user-fs-device,iommu_platform=on",
+            };
+            qemu.arg("-device").arg(format!("{device},chardev=fs{index},tag=dir{index},queue-size=1024"));
         }
         let log = File::create(dir.join("qemu.log"))?;
         qemu.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -318,7 +322,13 @@ fn qemu_command(spec: &Spec, dir: &Path) -> io::Result<Process> {
             qemu = Process::new("qemu-system-aarch64");
             // `max` boots several times slower under emulation; this one has what Armv8.0 demands.
             qemu.args(["-machine", "virt,memory-backend=mem", "-accel", "tcg", "-cpu", "cortex-a72"]);
-            console = "ttyAMA0";
+            // The daemons write files into the node's memory behind the emulator's back, and it goes on with what it
+            // translated of a page's former code: its DC ZVA, which clears a page on its way from one use to the next, drops
+            // only the blocks of code at every 64th byte (fixed in QEMU 8.2). So their data takes a way through the node's
+            // own hands: buffers (swiotlb) from which its processor copies. That needs a device which honours them, and
+            // QEMU has that on the memory-mapped bus only.
+            qemu.args(["-global", "virtio-mmio.force-legacy=false"]);
+            console = "ttyAMA0 swiotlb=force";
         }
     }
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]);

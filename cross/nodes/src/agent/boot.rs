@@ -26,6 +26,7 @@ pub fn boot() -> io::Result<Vec<File>> {
     wait_for(Path::new(ROOT_DISK))?;
     mount(ROOT_DISK, "/root", "ext4", libc::MS_NOATIME, "")?;
     switch_root()?;
+    load_mmio()?;
 
     fs::create_dir_all("/dev/pts")?;
     fs::create_dir_all("/dev/shm")?;
@@ -48,6 +49,13 @@ fn mount(source: &str, target: &str, fstype: &str, flags: libc::c_ulong, data: &
     let result =
         unsafe { libc::mount(source_c.as_ptr(), target_c.as_ptr(), fstype_c.as_ptr(), flags, data_c.as_ptr().cast()) };
     if result == 0 { Ok(()) } else { Err(describe(io::Error::last_os_error())) }
+}
+
+/// The bus of shared directories on aarch64.
+fn load_mmio() -> io::Result<()> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let module = format!("/usr/lib/modules/{}/kernel/drivers/virtio/virtio_mmio.ko", release.trim());
+    if Path::new(&module).exists() { load_module(Path::new(&module)) } else { Ok(()) }
 }
 
 fn load_module(path: &Path) -> io::Result<()> {
