@@ -46,30 +46,41 @@ pub type CaseResult = (String, Result<(), String>);
 /// # Errors
 /// The node did not boot, or the script itself failed.
 pub fn run_script(work: &Path, isa: &str, name: &str, body: &str) -> Result<Vec<CaseResult>, String> {
-    let script = format!("W={}\n{}\n{body}", work.display(), include_str!("node.sh"));
+    // Cases say how they ended; the script's own status is about the node.
+    let script = format!("W={}\n{}\n{body}\nexit 0\n", work.display(), include_str!("node.sh"));
     let path = work.join(name);
     fs::write(&path, script).map_err(|e| format!("{}: {e}", path.display()))?;
     let node = root().join("cross/node");
-    let output = Command::new(&node)
+    // In files, so that one can look on.
+    let log = |extension| {
+        let path = path.with_extension(extension);
+        fs::File::create(&path).map_err(|e| format!("{}: {e}", path.display()))
+    };
+    let status = Command::new(&node)
         .args(["run", "--isa", isa, "--cpus", "2", "--mem", "4096", "--dir"])
         .arg(work)
         .args(["--", "sh"])
         .arg(&path)
         .stdin(Stdio::null())
-        .output()
+        .stdout(log("out")?)
+        .stderr(log("err")?)
+        .status()
         .map_err(|e| format!("{}: {e}", node.display()))?;
-    let log = path.with_extension("err");
-    fs::write(&log, &output.stderr).map_err(|e| format!("{}: {e}", log.display()))?;
+    let out = path.with_extension("out");
+    let printed = fs::read(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let mut results = Vec::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
+    for line in String::from_utf8_lossy(&printed).lines() {
         match line.strip_prefix("RESULT ").map(|rest| rest.split_once(' ').unwrap_or((rest, ""))) {
             Some((case, "ok")) => results.push((case.to_owned(), Ok(()))),
             Some((case, why)) => results.push((case.to_owned(), Err(why.to_owned()))),
             None => println!("{isa} node: {line}"),
         }
     }
-    if !output.status.success() {
-        return Err(format!("{name} on the {isa} node ended with {}; see {}", output.status, log.display()));
+    if !status.success() {
+        return Err(format!(
+            "{name} on the {isa} node ended with {status}; see {}",
+            path.with_extension("err").display()
+        ));
     }
     Ok(results)
 }

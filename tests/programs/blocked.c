@@ -12,7 +12,9 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
-enum { WAIT_MS = 1500 };
+/* Milliseconds of each wait, another number if there is a fourth argument. How late it may end is a part of it. */
+static int wait_ms = 1500;
+#define WAIT_MS wait_ms
 
 static int pipe_fds[2];
 static volatile sig_atomic_t ticks;
@@ -125,6 +127,8 @@ static void wait_once(const char *how)
 int main(int argc, char **argv)
 {
     check_init(argc, argv);
+    if (argc > 4)
+        wait_ms = atoi(argv[4]);
     CHECK(pipe2(pipe_fds, O_CLOEXEC) == 0, "errno %d", errno);
     struct sigaction sa = {.sa_handler = tick, .sa_flags = SA_RESTART};
     CHECK(sigaction(SIGALRM, &sa, NULL) == 0, "errno %d", errno);

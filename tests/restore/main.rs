@@ -18,8 +18,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+/// `state.c`, compiled here; `ISAMORPH_STATE_PROGRAM` is one that was compiled elsewhere, for machines without a compiler.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    static GIVEN: OnceLock<Option<PathBuf>> = OnceLock::new();
+    if let Some(path) = GIVEN.get_or_init(|| std::env::var_os("ISAMORPH_STATE_PROGRAM").map(PathBuf::from)) {
+        return path;
+    }
     let (_, path) = PROGRAM.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
