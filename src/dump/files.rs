@@ -147,6 +147,13 @@ impl Descriptor {
         if kind.is_char_device() {
             return self.device(options);
         }
+        if self.name.starts_with(proc::path(self.pid, "")) {
+            return Err(self.refuse(
+                "a file of /proc about itself",
+                "it would have to be opened before the process is there",
+                "let it close that first, or try again at another moment",
+            ));
+        }
         if kind.is_file() || kind.is_dir() || kind.is_symlink() {
             return self.path_leads_back().map(|()| Kind::Regular);
         }

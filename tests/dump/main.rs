@@ -458,6 +458,7 @@ fn what_cannot_be_dumped_is_refused_by_name_and_goes_on() {
         ("replaced", "it was deleted"),
         ("mapped-deleted", "a mapping of the deleted file"),
         ("no-directory", "cwd at"),
+        ("proc", "a file of /proc about itself"),
         ("flock", "a file lock"),
         ("posix-lock", "a file lock"),
         ("lease", "a file lock"),

@@ -69,6 +69,8 @@ int main(int argc, char **argv)
         need(close(fd) == 0 && unlink("mapped") == 0, what);
     } else if (is(what, "no-directory")) {
         need(mkdir("below", 0700) == 0 && chdir("below") == 0 && rmdir("../below") == 0, what);
+    } else if (is(what, "proc")) {
+        need(open("/proc/self/status", O_RDONLY) >= 0, what);
     } else if (is(what, "flock")) {
         need(flock(open("lock", O_RDWR | O_CREAT, 0600), LOCK_EX) == 0, what);
     } else if (is(what, "posix-lock")) {

@@ -4,7 +4,7 @@
 #include <sys/resource.h>
 
 static uint64_t lowest;
-static int spins;
+static int spins, measuring;
 
 /* The native stack pointer. No address that C can take is of that stack; the kernel says it with the call that asks. */
 static uint64_t stack_pointer(void)
@@ -24,7 +24,8 @@ static uint64_t stack_pointer(void)
 static void __attribute__((noinline)) dwell(void)
 {
     uint64_t state = check_seed, h = 1;
-    lowest = stack_pointer();
+    if (measuring)
+        lowest = stack_pointer();
     for (int i = 0; i < spins; i++)
         h = h * 31 + check_next(&state);
     CHECK(h != 0, "dwell");
@@ -62,25 +63,25 @@ static uint64_t fold(uint64_t depth, uint64_t key)
 
 int main(int argc, char **argv)
 {
-    check_init(argc, argv);
     struct rlimit limit;
     CHECK(getrlimit(RLIMIT_STACK, &limit) == 0, "errno %d", errno);
     uint64_t deepest = 10000, bytes = limit.rlim_cur == RLIM_INFINITY ? 8u << 20 : limit.rlim_cur;
-    int to_limit = strcmp(check_variant, "limit") == 0;
-    if (to_limit) {
+    if (argc > 3 && strcmp(argv[3], "limit") == 0) {
+        /* Before the program may be dumped: a file about itself cannot come along. Frames are of one size on both. */
         uint64_t top = stack_pointer();
-        CHECK(descend(1000, check_seed) == fold(1000, check_seed), "depth 1000");
+        measuring = 1;
+        CHECK(descend(1000, 1) == fold(1000, 1), "depth 1000");
+        measuring = 0;
         uint64_t frame = (top - lowest) / 1000;
         CHECK(frame >= 16 && frame <= 4096, "frames of %lu bytes", (unsigned long)frame);
         deepest = bytes / 1000 * 955 / frame;
         spins = 10000000;
     }
+    check_init(argc, argv);
     uint64_t key = check_seed;
     do {
         key = check_next(&key);
         CHECK(descend(deepest, key) == fold(deepest, key), "depth %lu", (unsigned long)deepest);
-        uint64_t used = stack_pointer() - lowest;
-        CHECK(!to_limit || used >= bytes / 100 * 95, "%lu of %lu bytes", (unsigned long)used, (unsigned long)bytes);
         CHECK(descend(key % 100, key) == fold(key % 100, key), "short");
     } while (check_go_on());
     return check_pass();
