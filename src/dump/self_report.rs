@@ -142,6 +142,7 @@ fn questions(errand: &mut Errand, pid: i32, timers: &[proc::PosixTimer], watch: 
             report.actions.push(SigAction::default());
             continue;
         }
+        watch.check()?;
         errand.memory().write(scratch, &[0; 32])?;
         errand.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, 0, at, 8, 0, 0])?;
         // Both ISAs' struct has a restorer: aarch64 keeps the field for compatibility.

@@ -101,7 +101,11 @@ int main(int argc, char **argv)
     } else if (is(what, "pidfd")) {
         need(syscall(434 /* pidfd_open */, getpid(), 0) >= 0, what);
     } else if (is(what, "semaphore")) {
-        need(eventfd(3, EFD_SEMAPHORE) >= 0, what);
+        char path[64], info[512] = "";
+        snprintf(path, sizeof path, "/proc/self/fdinfo/%d", eventfd(3, EFD_SEMAPHORE));
+        int fd = open(path, O_RDONLY);
+        need(fd >= 0 && read(fd, info, sizeof info - 1) > 0 && close(fd) == 0, what);
+        need(strstr(info, "eventfd-semaphore") != NULL, "the kernel (before 6.5) does not tell semaphores");
     } else if (is(what, "epoll-closed")) {
         struct epoll_event event = {.events = EPOLLIN};
         int ep = epoll_create1(0), fd = eventfd(0, 0);
