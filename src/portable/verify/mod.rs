@@ -7,6 +7,7 @@
 //! code.rs       instructions (x86_64.rs, aarch64.rs), basic blocks, edges       per function
 //! values.rs     forward: what registers and frame cells hold                   "
 //! liveness.rs   backward: what is live; forward: which slot bytes are written  "
+//! leaf.rs       which arguments a leaf uses                                    per leaf
 //! frames.rs     .eh_frame, held against values                                 "
 //! function.rs   the verdict per site, and its entry of the site table          "
 //! this file     slot bytes read on one ISA and unwritten on the other
@@ -23,9 +24,12 @@ mod frames;
 mod function;
 pub mod insn;
 mod layout;
+mod leaf;
 mod liveness;
 mod simd_aarch64;
 mod simd_x86_64;
+#[cfg(test)]
+mod tests;
 mod values;
 mod violation;
 mod x86_64;
@@ -37,7 +41,7 @@ use abi::Abi;
 use function::{Context, FrameArgument, Outcome, Proved};
 use insn::{Decoder, Parts};
 use isamorph_arch::{Isa, RemoteAddr};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -150,6 +154,9 @@ pub fn verify_executables(x86: &Executable, a64: &Executable) -> Result<Verified
     }
 }
 
+/// How far down the calls it matters what a callee uses.
+const REFINEMENTS: usize = 16;
+
 /// What was proved of one executable.
 #[derive(Default)]
 struct Proof {
@@ -224,14 +231,17 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
         Some(u64::from_le_bytes(bytes))
     };
     let frames = frames::Frames::new(executable)?;
-    let mut context = Context {
+    let leaves = leaf::Leaves::default();
+    let live_in = std::cell::RefCell::new(HashMap::<u64, Parts>::new());
+    let context = Context {
         executable,
         abi: &abi,
         decoder: decoder.as_ref(),
         frames: &frames,
         polls: &polls,
         starts: &starts,
-        live_in: &HashMap::new(),
+        live_in: &live_in,
+        leaves: &leaves,
         tls: executable.tls.map(|tls| tls.layout),
         read_only: &constant,
     };
@@ -239,14 +249,17 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
         function::analyse(context, function, records.get(&function.addr).map_or(&[], Vec::as_slice))
     };
     let mut outcomes: Vec<Outcome> = functions.iter().map(|function| analyse(&context, function)).collect();
-    // First a call was taken to use every argument register; now it is known what each function uses.
-    let entries = functions.iter().zip(&outcomes);
-    let live_in: HashMap<u64, Parts> =
-        entries.filter(|(_, o)| o.decoded).map(|(function, o)| (function.addr, o.live_in)).collect();
-    context.live_in = &live_in;
-    for (function, outcome) in functions.iter().zip(&mut outcomes) {
-        if outcome.violations.iter().any(|violation| matches!(violation.kind, Kind::Live { .. })) {
-            *outcome = analyse(&context, function);
+    // First a call was taken to use every argument register. Where that matters, it is found out what each function uses,
+    // from the callees' code up.
+    for _ in 0..REFINEMENTS {
+        let known = functions.iter().zip(&outcomes).filter(|(_, o)| o.decoded).map(|(f, o)| (f.addr, o.live_in));
+        let known: HashMap<u64, Parts> = known.collect();
+        if known == *live_in.borrow() {
+            break;
+        }
+        live_in.replace(known);
+        for index in unclear(&context, &functions, &outcomes) {
+            outcomes[index] = analyse(&context, &functions[index]);
         }
     }
     let mut frame_arguments: Vec<FrameArgument> = Vec::new();
@@ -286,6 +299,26 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
     check_leaves(&context, decoder.as_ref(), &mut refuse)
 }
 
+/// Functions whose verdict depends on what their callees use, and what they call.
+fn unclear(context: &Context<'_>, functions: &[super::bbmap::Function], outcomes: &[Outcome]) -> Vec<usize> {
+    let index: HashMap<u64, usize> = functions.iter().enumerate().map(|(n, function)| (function.addr, n)).collect();
+    let depends = |outcome: &Outcome| {
+        let kind = |v: &Violation| matches!(v.kind, Kind::Live { .. } | Kind::NoArgument { .. });
+        let passes = |call: &FrameArgument| call.passed(context).is_some();
+        outcome.violations.iter().any(kind) || outcome.frame_arguments.iter().any(passes)
+    };
+    let mut work: Vec<usize> = (0..functions.len()).filter(|n| depends(&outcomes[*n])).collect();
+    let mut found: BTreeSet<usize> = work.iter().copied().collect();
+    while let Some(next) = work.pop() {
+        for callee in outcomes[next].callees.iter().filter_map(|addr| index.get(addr)) {
+            if found.insert(*callee) {
+                work.push(*callee);
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
 /// Every poll is the nop that a dump expects, and its jump reaches the cold block.
 fn check_polls(executable: &Executable, refuse: &mut dyn FnMut(Kind)) {
     let mut seen = HashSet::new();
@@ -317,8 +350,7 @@ fn check_polls(executable: &Executable, refuse: &mut dyn FnMut(Kind)) {
 /// No callee may be given a frame address: it could keep it.
 fn check_frame_arguments(context: &Context<'_>, calls: &[FrameArgument], refuse: &mut dyn FnMut(Kind)) {
     for call in calls {
-        let used = context.arguments(call.target);
-        if let Some(reg) = call.regs.iter().find(|reg| used.extent(*reg) > 0) {
+        if let Some(reg) = call.passed(context) {
             let text = format!("{} ({} in {})", call.text, context.abi.name(reg), call.function);
             refuse(Kind::FrameEscape { addr: call.addr, text, why: "passes a frame address to a function" });
         }
