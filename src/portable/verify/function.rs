@@ -114,6 +114,14 @@ pub struct Outcome {
     pub polls: usize,
 }
 
+impl Outcome {
+    /// Whether it may be only for what its callees were taken to use that it does not hold.
+    pub fn depends_on_callees(&self, context: &Context<'_>) -> bool {
+        let live = |violation: &Violation| matches!(violation.kind, Kind::Live { .. } | Kind::NoArgument { .. });
+        self.violations.iter().any(live) || self.frame_arguments.iter().any(|call| call.passed(context).is_some())
+    }
+}
+
 struct Function<'a, 'b> {
     context: &'a Context<'b>,
     name: String,

@@ -41,6 +41,8 @@ use abi::Abi;
 use function::{Context, FrameArgument, Outcome, Proved};
 use insn::{Decoder, Parts};
 use isamorph_arch::{Isa, RemoteAddr};
+use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::DfsPostOrder;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -154,9 +156,6 @@ pub fn verify_executables(x86: &Executable, a64: &Executable) -> Result<Verified
     }
 }
 
-/// How far down the calls it matters what a callee uses.
-const REFINEMENTS: usize = 16;
-
 /// What was proved of one executable.
 #[derive(Default)]
 struct Proof {
@@ -249,19 +248,10 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
         function::analyse(context, function, records.get(&function.addr).map_or(&[], Vec::as_slice))
     };
     let mut outcomes: Vec<Outcome> = functions.iter().map(|function| analyse(&context, function)).collect();
-    // First a call was taken to use every argument register. Where that matters, it is found out what each function uses,
-    // from the callees' code up.
-    for _ in 0..REFINEMENTS {
-        let known = functions.iter().zip(&outcomes).filter(|(_, o)| o.decoded).map(|(f, o)| (f.addr, o.live_in));
-        let known: HashMap<u64, Parts> = known.collect();
-        if known == *live_in.borrow() {
-            break;
-        }
-        live_in.replace(known);
-        for index in unclear(&context, &functions, &outcomes) {
-            outcomes[index] = analyse(&context, &functions[index]);
-        }
-    }
+    // First a call was taken to use every argument register. Where that matters, it is found out what each function uses.
+    let known = functions.iter().zip(&outcomes).filter(|(_, outcome)| outcome.decoded);
+    live_in.replace(known.map(|(function, outcome)| (function.addr, outcome.live_in)).collect());
+    refine(&context, &functions, &mut outcomes, &analyse);
     let mut frame_arguments: Vec<FrameArgument> = Vec::new();
     for outcome in outcomes {
         proof.violations.extend(outcome.violations);
@@ -299,24 +289,47 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
     check_leaves(&context, decoder.as_ref(), &mut refuse)
 }
 
-/// Functions whose verdict depends on what their callees use, and what they call.
-fn unclear(context: &Context<'_>, functions: &[super::bbmap::Function], outcomes: &[Outcome]) -> Vec<usize> {
+/// Analyses functions anew whose verdict depends on what their callees use, and everything that they call, until nothing
+/// changes: from "uses nothing" up, so that functions that call each other do not keep each other's arguments alive. Only
+/// what that ends with is proved, not what was taken to be so on the way.
+fn refine(
+    context: &Context<'_>,
+    functions: &[super::bbmap::Function],
+    outcomes: &mut [Outcome],
+    analyse: &dyn Fn(&Context<'_>, &super::bbmap::Function) -> Outcome,
+) {
     let index: HashMap<u64, usize> = functions.iter().enumerate().map(|(n, function)| (function.addr, n)).collect();
-    let depends = |outcome: &Outcome| {
-        let kind = |v: &Violation| matches!(v.kind, Kind::Live { .. } | Kind::NoArgument { .. });
-        let passes = |call: &FrameArgument| call.passed(context).is_some();
-        outcome.violations.iter().any(kind) || outcome.frame_arguments.iter().any(passes)
-    };
-    let mut work: Vec<usize> = (0..functions.len()).filter(|n| depends(&outcomes[*n])).collect();
-    let mut found: BTreeSet<usize> = work.iter().copied().collect();
-    while let Some(next) = work.pop() {
-        for callee in outcomes[next].callees.iter().filter_map(|addr| index.get(addr)) {
-            if found.insert(*callee) {
-                work.push(*callee);
-            }
+    let mut calls: DiGraph<(), ()> = DiGraph::new();
+    for _ in functions {
+        calls.add_node(());
+    }
+    for (n, outcome) in outcomes.iter().enumerate() {
+        for callee in outcome.callees.iter().filter_map(|addr| index.get(addr)) {
+            calls.add_edge(NodeIndex::new(n), NodeIndex::new(*callee), ());
         }
     }
-    found.into_iter().collect()
+    // Callees first.
+    let mut order: Vec<usize> = Vec::new();
+    let mut walk = DfsPostOrder::empty(&calls);
+    for n in (0..functions.len()).filter(|n| outcomes[*n].depends_on_callees(context)) {
+        walk.move_to(NodeIndex::new(n));
+        while let Some(node) = walk.next(&calls) {
+            order.push(node.index());
+        }
+    }
+    order.retain(|n| outcomes[*n].decoded);
+    let rank: HashMap<usize, usize> = order.iter().enumerate().map(|(at, n)| (*n, at)).collect();
+    context.live_in.borrow_mut().extend(order.iter().map(|n| (functions[*n].addr, Parts::NONE)));
+    let mut work: BTreeSet<usize> = (0..order.len()).collect();
+    while let Some(at) = work.pop_first() {
+        let n = order[at];
+        outcomes[n] = analyse(context, &functions[n]);
+        let live = outcomes[n].live_in;
+        if context.live_in.borrow_mut().insert(functions[n].addr, live) != Some(live) {
+            let callers = calls.neighbors_directed(NodeIndex::new(n), petgraph::Incoming);
+            work.extend(callers.filter_map(|caller| rank.get(&caller.index())));
+        }
+    }
 }
 
 /// Every poll is the nop that a dump expects, and its jump reaches the cold block.
