@@ -107,6 +107,10 @@ fn each_bad_function_is_refused() {
         has(isa, "system_call", &|kind| matches!(kind, Kind::SystemCall { .. }));
         has(isa, "not_modelled", &|kind| matches!(kind, Kind::NotModelled(_)));
         has(isa, "not_restored", &|kind| matches!(kind, Kind::NotRestored { .. }));
+        let (argument, result) = if isa == Isa::X86_64 { ("r11", "r11") } else { ("x9", "x5") };
+        let no_argument = |kind: &Kind| matches!(kind, Kind::NoArgument { register, .. } if register == argument);
+        has(isa, "no_argument", &no_argument);
+        has(isa, "no_result", &register(result));
         has(isa, "stack_argument", &|kind| matches!(kind, Kind::Live { .. }));
     }
     let unwritten = |v: &Violation| matches!(v.kind, Kind::SlotNotWritten { offset: 0, .. });

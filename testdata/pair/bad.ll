@@ -137,5 +137,20 @@ define i64 @stack_argument(i64 %a, i64 %b, i64 %c, i64 %d, i64 %e, i64 %f, i64 %
   ret i64 %sum
 }
 
+; Uses a register in which no caller passes anything.
+define i64 @no_argument() #0 {
+  %r = call i64 asm sideeffect ".ifeq ISA-62\0Amovq %r11, $0\0A.else\0Amov $0, x9\0A.endif", "=r"()
+  store i64 %r, ptr @global
+  ret i64 0
+}
+
+; A register that could carry a third result is used after a call.
+define i64 @no_result(i64 %a) #0 {
+  %r = call i64 @callee(i64 %a)
+  call void (i64, i32, ...) @llvm.experimental.stackmap(i64 8, i32 0, i64 0)
+  %s = call i64 asm sideeffect ".ifeq ISA-62\0Amovq %r11, $0\0A.else\0Amov $0, x5\0A.endif", "=r"()
+  ret i64 %s
+}
+
 attributes #0 = { nounwind uwtable "frame-pointer"="all" "disable-tail-calls"="true" }
 attributes #1 = { nounwind uwtable "frame-pointer"="all" }

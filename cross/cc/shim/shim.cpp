@@ -8,6 +8,7 @@
 #include "llvm/Analysis/LoopInfo.h"
 #include "llvm/Analysis/ScalarEvolution.h"
 #include "llvm/Analysis/TargetLibraryInfo.h"
+#include "llvm/Analysis/ValueTracking.h"
 #include "llvm/IR/BasicBlock.h"
 #include "llvm/IR/DebugInfoMetadata.h"
 #include "llvm/IR/Dominators.h"
@@ -154,6 +155,11 @@ int isam_constant_gep(LLVMValueRef value, LLVMValueRef *base, int64_t *offset) {
 LLVMValueRef isam_first_insertion_point(LLVMBasicBlockRef block) {
   auto It = unwrap(block)->getFirstInsertionPt();
   return It == unwrap(block)->end() ? nullptr : wrap(&*It);
+}
+
+// Whether `value` is known not to be zero.
+int isam_is_never_zero(LLVMModuleRef module, LLVMValueRef value) {
+  return isKnownNonZero(unwrap(value), SimplifyQuery(unwrap(module)->getDataLayout()));
 }
 
 // Removes debug records and everything else that names `function`'s native frame; variables then have no location.

@@ -16,10 +16,16 @@ pub struct Abi {
     pub clobbered: RegSet,
     /// The same, as parts.
     pub clobbered_parts: Parts,
-    /// Registers that may carry arguments.
+    /// Registers that may carry arguments: no function may read another one at its entry but for `kept_at_entry`.
     pub arguments: Parts,
+    /// The general ones among them that carry the arguments of C functions with integers and pointers only.
+    pub integer_arguments: Parts,
+    /// What else a function may find at its entry: what it preserves, the stack pointer, the return address.
+    pub kept_at_entry: Parts,
     /// Registers that carry neither arguments nor results: not live after a call.
     pub scratch: Vec<Reg>,
+    /// Registers that could carry results, but do not: after a call no instruction uses them, unless it is another call.
+    pub no_results: Vec<Reg>,
     /// What is live when a function returns.
     pub live_at_return: Parts,
     /// `sp` at entry is at the CFA plus this.
@@ -33,13 +39,15 @@ impl Abi {
     pub fn new(isa: Isa) -> Self {
         let all = |regs: &[Reg]| regs.iter().fold(Parts::NONE, |parts, reg| parts | Parts::all(*reg));
         let (sp, saved, arguments, scratch, results, entry_sp, return_address): (_, _, Vec<Reg>, Vec<Reg>, _, _, _);
+        let (integers, no_results): (Vec<Reg>, Vec<Reg>);
         match isa {
             Isa::X86_64 => {
                 sp = RSP;
                 saved = x86_64::dwarf::CALLEE_SAVED;
-                // rax (al: vectors used by a variadic call), rdx, rcx, rsi, rdi, r8, r9, xmm0-7
-                let general = [0u8, 1, 2, 4, 5, 8, 9].map(Reg::gpr);
-                arguments = general.into_iter().chain((0..8).flat_map(|n| [Reg::lo(n), Reg::hi(n)])).collect();
+                // rdx, rcx, rsi, rdi, r8, r9, xmm0-7; rax never, for no function has variable arguments any more.
+                integers = [1u8, 2, 4, 5, 8, 9].map(Reg::gpr).to_vec();
+                arguments = integers.iter().copied().chain((0..8).flat_map(|n| [Reg::lo(n), Reg::hi(n)])).collect();
+                no_results = vec![];
                 scratch = vec![Reg::gpr(10), Reg::gpr(11)];
                 results = vec![Reg::gpr(0), Reg::gpr(1), Reg::lo(0), Reg::lo(1), Reg::hi(0), Reg::hi(1)];
                 entry_sp = -8;
@@ -49,9 +57,13 @@ impl Abi {
                 sp = Reg::gpr(SP);
                 saved = aarch64::dwarf::CALLEE_SAVED;
                 let vectors = || (0..8).flat_map(|n| [Reg::lo(n), Reg::hi(n)]);
-                arguments = (0..9).map(Reg::gpr).chain(vectors()).collect();
+                // Not x8: no function returns through a hidden pointer any more.
+                integers = (0..8).map(Reg::gpr).collect();
+                arguments = integers.iter().copied().chain(vectors()).collect();
+                // The neutral ABI returns at most two general registers.
+                no_results = (2..8).map(Reg::gpr).collect();
                 scratch = (9..18).map(Reg::gpr).collect();
-                results = (0..8).map(Reg::gpr).chain(vectors()).collect();
+                results = [0u8, 1].map(Reg::gpr).into_iter().chain(vectors()).collect();
                 entry_sp = 0;
                 return_address = Reg::gpr(30);
             }
@@ -67,8 +79,11 @@ impl Abi {
             clobbered_parts: clobbered.iter().fold(Parts::NONE, |parts, reg| parts | Parts::all(reg)),
             clobbered,
             arguments: all(&arguments),
+            kept_at_entry: all(&callee_saved) | Parts::all(sp) | Parts::all(return_address),
+            integer_arguments: all(&integers),
             live_at_return: all(&callee_saved) | all(&results) | Parts::all(sp) | Parts::all(return_address),
             scratch,
+            no_results,
             callee_saved,
             entry_sp,
             return_address,

@@ -4,12 +4,14 @@ use super::code::Code;
 use super::frames::{self, Frames, Row};
 use super::insn::{Decoder, Flow, Parts, Reg, RegSet};
 use super::jumps::Jumps;
-use super::liveness::{self, Accesses, Bytes, Live};
+use super::leaf::Leaves;
+use super::liveness::{self, Accesses, Bytes, Live, Others};
 use super::values::{Deaf, FrameAccess, Interpreter, Listener, ReadOnly, State, Value, defines};
 use super::violation::{Kind, Violation};
 use crate::portable::{Executable, Place, Residue, SiteEntry, bbmap, sites, stackmaps};
 use isamorph_arch::tls::TlsLayout;
 use isamorph_arch::{RemoteAddr, ReturnAddr};
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
@@ -28,7 +30,9 @@ pub struct Context<'a> {
     /// Addresses of all functions.
     pub starts: &'a HashSet<u64>,
     /// What is live at the entries of functions, as far as it is known: what calls to them use.
-    pub live_in: &'a HashMap<u64, Parts>,
+    pub live_in: &'a RefCell<HashMap<u64, Parts>>,
+    /// What leaves use.
+    pub leaves: &'a Leaves,
     /// Thread-local storage.
     pub tls: Option<TlsLayout>,
     /// Reads what never changes.
@@ -36,12 +40,19 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The registers that a call uses. Stubs, leaves and what is called through pointers may use every
-    /// argument register.
+    /// The registers that a call uses. What is called through a pointer may use every argument register.
     pub fn arguments(&self, target: Option<u64>) -> Parts {
+        let manifest = &self.executable.manifest;
         match target {
-            Some(target) if target == self.executable.manifest.safepoint => Parts::NONE,
-            Some(target) => self.live_in.get(&target).map_or(self.abi.arguments, |live| *live & self.abi.arguments),
+            Some(target) if target == manifest.safepoint => Parts::NONE,
+            // C functions of integers and pointers (docs/architecture.md §4.4).
+            Some(target) if manifest.stubs.contains(&target) => self.abi.integer_arguments,
+            Some(target) if manifest.leaves.contains(&target) || manifest.native.contains(&target) => {
+                self.leaves.arguments(self, target)
+            }
+            Some(target) => {
+                self.live_in.borrow().get(&target).map_or(self.abi.arguments, |live| *live & self.abi.arguments)
+            }
             None => self.abi.arguments,
         }
     }
@@ -77,6 +88,14 @@ pub struct FrameArgument {
     pub regs: RegSet,
 }
 
+impl FrameArgument {
+    /// The first of the registers that the callee uses, as far as is known.
+    pub fn passed(&self, context: &Context<'_>) -> Option<Reg> {
+        let used = context.arguments(self.target);
+        self.regs.iter().find(|reg| used.extent(*reg) > 0)
+    }
+}
+
 /// What came out for one function.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -84,6 +103,8 @@ pub struct Outcome {
     pub sites: Vec<Proved>,
     /// What is wrong with it.
     pub violations: Vec<Violation>,
+    /// Functions that it calls by address, ascending.
+    pub callees: Vec<u64>,
     /// Calls with frame addresses in registers.
     pub frame_arguments: Vec<FrameArgument>,
     /// Whether it could be decoded; if not, nothing else here is known.
@@ -94,6 +115,14 @@ pub struct Outcome {
     pub insns: usize,
     /// Polls found in it.
     pub polls: usize,
+}
+
+impl Outcome {
+    /// Whether it may be only for what its callees were taken to use that it does not hold.
+    pub fn depends_on_callees(&self, context: &Context<'_>) -> bool {
+        let live = |violation: &Violation| matches!(violation.kind, Kind::Live { .. } | Kind::NoArgument { .. });
+        self.violations.iter().any(live) || self.frame_arguments.iter().any(|call| call.passed(context).is_some())
+    }
 }
 
 struct Function<'a, 'b> {
@@ -116,6 +145,12 @@ pub fn analyse(context: &Context<'_>, function: &bbmap::Function, records: &[sta
             let jumps = Jumps::find(&code, context.executable.manifest.setjmp_entry);
             let mut function = Function { context, name, code, jumps, outcome };
             function.prove(records);
+            let calls = function.code.insns.iter().filter_map(|insn| match insn.flow {
+                Flow::Call(target) => target,
+                _ => None,
+            });
+            let callees: BTreeSet<u64> = calls.collect();
+            function.outcome.callees = callees.into_iter().collect();
             function.outcome
         }
         Err(kind) => {
@@ -213,15 +248,19 @@ impl Function<'_, '_> {
             }
         }
         // Without a site nothing ever looks into the frame: then it may hold arrays, too.
+        // Leaves may be given its address, which means nothing any more when it returns.
         if sites.is_empty() {
             problems.retain(|kind| !matches!(kind, Kind::FrameEscape { .. }));
+            self.outcome.frame_arguments.clear();
         }
         problems.into_iter().for_each(|kind| self.refuse(None, kind));
         let accesses = Accesses::new(self.code.insns.len(), log.accesses);
         let wanted: BTreeSet<usize> = sites.keys().copied().collect();
         let arguments = |target| context.arguments(target);
-        let (live, entry) = liveness::live(context.abi, &arguments, &self.code, &accesses, &wanted);
+        let others = Others { returned: context.abi.live_at_return, arguments: &arguments, stored: true };
+        let (live, entry) = liveness::live(context.abi, others, &self.code, &accesses, &wanted);
         self.outcome.live_in = entry.parts;
+        self.entry(&accesses, entry.parts);
         let mut written = range
             .as_ref()
             .map_or_else(HashMap::new, |range| liveness::written(&self.code, &accesses, range.clone(), &wanted));
@@ -249,6 +288,28 @@ impl Function<'_, '_> {
         }
         if let Err(site) = self.jumps.spread(&mut self.outcome.sites) {
             self.refuse(Some(site), Kind::JumpSaved);
+        }
+    }
+
+    /// No function uses a general register that carries no argument. What carries something carries its low byte; and x86_64
+    /// leaves the rest undefined for narrow values. Vector registers are not looked at: there, it leaves any part undefined.
+    fn entry(&mut self, accesses: &Accesses, live: Parts) {
+        let abi = self.context.abi;
+        let strange = |live: Parts| {
+            let strange = live & !(abi.arguments | abi.kept_at_entry);
+            (0..32).map(Reg::gpr).find(|reg| !(strange & Parts::low(*reg, 1)).is_empty())
+        };
+        if strange(live).is_none() {
+            return;
+        }
+        // A function without a result leaves anything in the result registers, also what it found there; and any register
+        // is pushed to align the stack pointer.
+        let arguments = |target| self.context.arguments(target);
+        let others = Others { returned: abi.kept_at_entry, arguments: &arguments, stored: false };
+        let (_, entry) = liveness::live(abi, others, &self.code, accesses, &BTreeSet::new());
+        if let Some(reg) = strange(entry.parts) {
+            let used = self.used_from(0, 0, Parts::all(reg), true).map_or(self.code.addr, |n| self.code.insns[n].addr);
+            self.refuse(None, Kind::NoArgument { register: abi.name(reg), used });
         }
     }
 
@@ -446,6 +507,12 @@ impl Function<'_, '_> {
                 self.refuse_live(site, call, Location::Register(*reg), "whatever the callee left there".into());
             }
         }
+        for reg in abi.no_results.iter().filter(|reg| live.parts.extent(**reg) > 0) {
+            let block = self.code.blocks.iter().position(|block| block.insns.contains(&call));
+            if block.is_some_and(|block| self.used_from(block, call + 1, Parts::all(*reg), false).is_some()) {
+                self.refuse_live(site, call, Location::Register(*reg), "whatever the callee left there".into());
+            }
+        }
         for reg in &abi.callee_saved {
             let needed = live.parts.extent(*reg);
             let is_saved = saved.iter().any(|saved| saved.reg == abi.dwarf(*reg));
@@ -538,7 +605,43 @@ impl Function<'_, '_> {
             Some(n) => format!("{:#x}: {}", self.code.insns[n].addr, self.text(n)),
             None => "nothing in the function".to_owned(),
         };
-        self.refuse(site, Kind::Live { place, value, definition });
+        let used = match self.used(call, location) {
+            Some(n) => format!("{:#x}: {}", self.code.insns[n].addr, self.text(n)),
+            None => "the caller".to_owned(),
+        };
+        self.refuse(site, Kind::Live { place, value, definition, used });
+    }
+
+    /// The nearest instruction behind a call, along any path, that uses a register before it is overwritten.
+    fn used(&self, call: usize, location: Location) -> Option<usize> {
+        let Location::Register(reg) = location else { return None };
+        let block = self.code.blocks.iter().position(|block| block.insns.contains(&call))?;
+        self.used_from(block, call + 1, Parts::all(reg), true)
+    }
+
+    fn used_from(&self, block: usize, start: usize, parts: Parts, by_calls: bool) -> Option<usize> {
+        let mut seen = HashSet::new();
+        let mut work = std::collections::VecDeque::from([(block, start, parts)]);
+        while let Some((block, start, mut left)) = work.pop_front() {
+            for n in start..self.code.blocks[block].insns.end {
+                let insn = &self.code.insns[n];
+                if !(insn.reads & left).is_empty() {
+                    return Some(n);
+                }
+                left = left & !insn.kills;
+                if let Flow::Call(target) = insn.flow {
+                    if by_calls && !(self.context.arguments(target) & left).is_empty() {
+                        return Some(n);
+                    }
+                    left = left & !self.context.abi.clobbered_parts;
+                }
+            }
+            if !left.is_empty() {
+                let next = self.code.successors(block).filter(|next| seen.insert(*next));
+                work.extend(next.map(|next| (next, self.code.blocks[next].insns.start, left)));
+            }
+        }
+        None
     }
 
     /// The nearest instruction before a call, along any path, that may define a location.

@@ -110,12 +110,21 @@ pub struct Live {
     pub frame: Bytes,
 }
 
+/// What others use of a function's registers and frame.
+#[derive(Clone, Copy)]
+pub struct Others<'a> {
+    /// What a return uses.
+    pub returned: Parts,
+    /// Which registers a call uses, given its target if it is known.
+    pub arguments: &'a dyn Fn(Option<u64>) -> Parts,
+    /// What is stored in the frame and not read by the function may be an argument: then a callee uses all of it.
+    pub stored: bool,
+}
+
 /// What is live after each instruction of `wanted`, and at the function's entry.
-///
-/// `arguments` says which registers a call uses, given its target if it is known.
 pub fn live(
     abi: &Abi,
-    arguments: &dyn Fn(Option<u64>) -> Parts,
+    others: Others<'_>,
     code: &Code,
     accesses: &Accesses,
     wanted: &BTreeSet<usize>,
@@ -141,7 +150,7 @@ pub fn live(
         let block = code.order[code.order.len() - 1 - next];
         let mut live = flow_out(block, &at_entry);
         for index in code.blocks[block].insns.clone().rev() {
-            before(abi, arguments, &code.insns[index], accesses.of(index), &mut live);
+            before(abi, others, &code.insns[index], accesses.of(index), &mut live);
         }
         let known = &mut at_entry[block];
         let grown = !(live.parts & !known.parts).is_empty();
@@ -161,22 +170,31 @@ pub fn live(
             if wanted.contains(&index) {
                 found.insert(index, live.clone());
             }
-            before(abi, arguments, &code.insns[index], accesses.of(index), &mut live);
+            before(abi, others, &code.insns[index], accesses.of(index), &mut live);
         }
     }
     let entry = code.order.first().map_or(nothing, |block| at_entry[*block].clone());
     (found, entry)
 }
 
+/// The registers that are live before an instruction of a leaf, given those behind it. The frame is not followed: all that
+/// is stored counts as used.
+pub fn registers_before(abi: &Abi, insn: &Insn, after: Parts) -> Parts {
+    let others = Others { returned: abi.live_at_return, arguments: &|_| abi.arguments, stored: true };
+    let mut live = Live { parts: after, frame: Bytes::none(0, 0) };
+    before(abi, others, insn, &[], &mut live);
+    live.parts
+}
+
 /// Turns what is live after an instruction into what is live before it.
-fn before(abi: &Abi, arguments: &dyn Fn(Option<u64>) -> Parts, insn: &Insn, accesses: &[FrameAccess], live: &mut Live) {
+fn before(abi: &Abi, others: Others<'_>, insn: &Insn, accesses: &[FrameAccess], live: &mut Live) {
     match insn.flow {
-        Flow::Return => live.parts = abi.live_at_return,
-        Flow::Call(target) => live.parts = live.parts & !abi.clobbered_parts | arguments(target),
+        Flow::Return => live.parts = others.returned,
+        Flow::Call(target) => live.parts = live.parts & !abi.clobbered_parts | (others.arguments)(target),
         _ => {}
     }
     if insn.pure {
-        return before_copy(insn, accesses, live);
+        return before_copy(others, insn, accesses, live);
     }
     live.parts = live.parts & !insn.kills | insn.reads;
     for access in accesses.iter().filter(|access| access.write) {
@@ -189,7 +207,7 @@ fn before(abi: &Abi, arguments: &dyn Fn(Option<u64>) -> Parts, insn: &Insn, acce
 
 /// As [`before`], for an instruction that only copies: of what it copies, so much is used as is used of
 /// the copy. Compilers move 32 bits of which they mean 8, and `pop` into registers that nobody reads.
-fn before_copy(insn: &Insn, accesses: &[FrameAccess], live: &mut Live) {
+fn before_copy(others: Others<'_>, insn: &Insn, accesses: &[FrameAccess], live: &mut Live) {
     let mut parts = live.parts & !insn.kills | insn.other_reads;
     let mut reads: [u8; MAX_EFFECTS] = [0; MAX_EFFECTS];
     let used = |live: &Live, dst: Reg| (live.parts & insn.kills).extent(dst);
@@ -205,13 +223,12 @@ fn before_copy(insn: &Insn, accesses: &[FrameAccess], live: &mut Live) {
             }
             Effect::Store { addr, size, src } => {
                 parts |= registers(&addr, 8);
-                // If none of it is read here, it may be an argument: then the callee uses all of it.
-                let spilled = accesses
-                    .iter()
-                    .find(|a| usize::from(a.effect) == n)
+                let access = accesses.iter().find(|a| usize::from(a.effect) == n);
+                let spilled = access
                     .and_then(|a| (1..=size).rev().find(|bytes| live.frame.has(a.offset + i64::from(*bytes) - 1)));
+                let unread = if access.is_none() || others.stored { size } else { 0 };
                 if let Some(Operand::Reg(src)) = src {
-                    parts |= Parts::low(src, spilled.unwrap_or(size));
+                    parts |= Parts::low(src, spilled.unwrap_or(unread));
                 }
             }
         }

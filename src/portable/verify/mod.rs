@@ -7,7 +7,8 @@
 //! code.rs       instructions (x86_64.rs, aarch64.rs), basic blocks, edges       per function
 //! values.rs     forward: what registers and frame cells hold                   "
 //! liveness.rs   backward: what is live; forward: which slot bytes are written  "
-//! jumps.rs      what holds when a call returns twice            "
+//! jumps.rs      what holds where a call returns twice                           per function
+//! leaf.rs       which arguments a leaf uses                                    per leaf
 //! frames.rs     .eh_frame, held against values                                 "
 //! function.rs   the verdict per site, and its entry of the site table          "
 //! this file     slot bytes read on one ISA and unwritten on the other
@@ -25,9 +26,12 @@ mod function;
 pub mod insn;
 mod jumps;
 mod layout;
+mod leaf;
 mod liveness;
 mod simd_aarch64;
 mod simd_x86_64;
+#[cfg(test)]
+mod tests;
 mod values;
 mod violation;
 mod x86_64;
@@ -39,7 +43,9 @@ use abi::Abi;
 use function::{Context, FrameArgument, Outcome, Proved};
 use insn::{Decoder, Parts};
 use isamorph_arch::{Isa, RemoteAddr};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::DfsPostOrder;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -231,14 +237,17 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
         Some(u64::from_le_bytes(bytes))
     };
     let frames = frames::Frames::new(executable)?;
-    let mut context = Context {
+    let leaves = leaf::Leaves::default();
+    let live_in = std::cell::RefCell::new(HashMap::<u64, Parts>::new());
+    let context = Context {
         executable,
         abi: &abi,
         decoder: decoder.as_ref(),
         frames: &frames,
         polls: &polls,
         starts: &starts,
-        live_in: &HashMap::new(),
+        live_in: &live_in,
+        leaves: &leaves,
         tls: executable.tls.map(|tls| tls.layout),
         read_only: &constant,
     };
@@ -246,16 +255,10 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
         function::analyse(context, function, records.get(&function.addr).map_or(&[], Vec::as_slice))
     };
     let mut outcomes: Vec<Outcome> = functions.iter().map(|function| analyse(&context, function)).collect();
-    // First a call was taken to use every argument register; now it is known what each function uses.
-    let entries = functions.iter().zip(&outcomes);
-    let live_in: HashMap<u64, Parts> =
-        entries.filter(|(_, o)| o.decoded).map(|(function, o)| (function.addr, o.live_in)).collect();
-    context.live_in = &live_in;
-    for (function, outcome) in functions.iter().zip(&mut outcomes) {
-        if outcome.violations.iter().any(|violation| matches!(violation.kind, Kind::Live { .. })) {
-            *outcome = analyse(&context, function);
-        }
-    }
+    // First a call was taken to use every argument register. Where that matters, it is found out what each function uses.
+    let known = functions.iter().zip(&outcomes).filter(|(_, outcome)| outcome.decoded);
+    live_in.replace(known.map(|(function, outcome)| (function.addr, outcome.live_in)).collect());
+    refine(&context, &functions, &mut outcomes, &analyse);
     let mut frame_arguments: Vec<FrameArgument> = Vec::new();
     for outcome in outcomes {
         proof.violations.extend(outcome.violations);
@@ -293,6 +296,49 @@ fn prove_all(executable: &Executable, proof: &mut Proof) -> Result<(), Kind> {
     check_leaves(&context, decoder.as_ref(), &mut refuse)
 }
 
+/// Analyses functions anew whose verdict depends on what their callees use, and everything that they call, until nothing
+/// changes: from "uses nothing" up, so that functions that call each other do not keep each other's arguments alive. Only
+/// what that ends with is proved, not what was taken to be so on the way.
+fn refine(
+    context: &Context<'_>,
+    functions: &[super::bbmap::Function],
+    outcomes: &mut [Outcome],
+    analyse: &dyn Fn(&Context<'_>, &super::bbmap::Function) -> Outcome,
+) {
+    let index: HashMap<u64, usize> = functions.iter().enumerate().map(|(n, function)| (function.addr, n)).collect();
+    let mut calls: DiGraph<(), ()> = DiGraph::new();
+    for _ in functions {
+        calls.add_node(());
+    }
+    for (n, outcome) in outcomes.iter().enumerate() {
+        for callee in outcome.callees.iter().filter_map(|addr| index.get(addr)) {
+            calls.add_edge(NodeIndex::new(n), NodeIndex::new(*callee), ());
+        }
+    }
+    // Callees first.
+    let mut order: Vec<usize> = Vec::new();
+    let mut walk = DfsPostOrder::empty(&calls);
+    for n in (0..functions.len()).filter(|n| outcomes[*n].depends_on_callees(context)) {
+        walk.move_to(NodeIndex::new(n));
+        while let Some(node) = walk.next(&calls) {
+            order.push(node.index());
+        }
+    }
+    order.retain(|n| outcomes[*n].decoded);
+    let rank: HashMap<usize, usize> = order.iter().enumerate().map(|(at, n)| (*n, at)).collect();
+    context.live_in.borrow_mut().extend(order.iter().map(|n| (functions[*n].addr, Parts::NONE)));
+    let mut work: BTreeSet<usize> = (0..order.len()).collect();
+    while let Some(at) = work.pop_first() {
+        let n = order[at];
+        outcomes[n] = analyse(context, &functions[n]);
+        let live = outcomes[n].live_in;
+        if context.live_in.borrow_mut().insert(functions[n].addr, live) != Some(live) {
+            let callers = calls.neighbors_directed(NodeIndex::new(n), petgraph::Incoming);
+            work.extend(callers.filter_map(|caller| rank.get(&caller.index())));
+        }
+    }
+}
+
 /// Every poll is the nop that a dump expects, and its jump reaches the cold block.
 fn check_polls(executable: &Executable, refuse: &mut dyn FnMut(Kind)) {
     let mut seen = HashSet::new();
@@ -324,8 +370,7 @@ fn check_polls(executable: &Executable, refuse: &mut dyn FnMut(Kind)) {
 /// No callee may be given a frame address: it could keep it.
 fn check_frame_arguments(context: &Context<'_>, calls: &[FrameArgument], refuse: &mut dyn FnMut(Kind)) {
     for call in calls {
-        let used = context.arguments(call.target);
-        if let Some(reg) = call.regs.iter().find(|reg| used.extent(*reg) > 0) {
+        if let Some(reg) = call.passed(context) {
             let text = format!("{} ({} in {})", call.text, context.abi.name(reg), call.function);
             refuse(Kind::FrameEscape { addr: call.addr, text, why: "passes a frame address to a function" });
         }

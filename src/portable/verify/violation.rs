@@ -243,7 +243,7 @@ pub enum Kind {
         why: &'static str,
     },
     /// A live location holds something that is no residue.
-    #[error("{place} is live and holds {value}; defined by {definition}")]
+    #[error("{place} is live and holds {value}; defined by {definition}; used by {used}")]
     Live {
         /// Register name or CFA offset.
         place: String,
@@ -251,6 +251,16 @@ pub enum Kind {
         value: String,
         /// The defining instruction.
         definition: String,
+        /// The first instruction that may use it.
+        used: String,
+    },
+    /// A function uses what no caller passes.
+    #[error("{register}, which carries no argument, is live at the function's entry; used at {used:#x}")]
+    NoArgument {
+        /// Its name.
+        register: String,
+        /// The first instruction that may use it.
+        used: u64,
     },
     /// The slots of a site are not where the other sites of the function have them.
     #[error("the slots are at {found}, elsewhere in the function at {expected}")]

@@ -357,7 +357,13 @@ fn flow(insn: &mut Insn, mnemonic: &str, args: &[Arg]) -> Option<bool> {
             insn.pure = true;
             return Some(true);
         }
-        _ if mnemonic.starts_with("prefetch") => return Some(true),
+        // No access that counts, but the address is computed.
+        _ if mnemonic.starts_with("prefetch") => {
+            if let [Arg::Mem(addr, _)] = args {
+                insn.addresses(*addr);
+            }
+            return Some(true);
+        }
         _ if mnemonic.starts_with('j') && mnemonic != "jrcxz" && mnemonic != "jecxz" => Flow::Branch(target?),
         _ => return Some(false),
     };
@@ -452,11 +458,6 @@ fn arithmetic(insn: &mut Insn, mnemonic: &str, args: &[Arg]) -> Option<bool> {
         ("and", [Arg::Reg(a, bytes @ (4 | 8)), Arg::Imm(0)]) => insn.set_imm(*a, *bytes, 0),
         // It depends on the carry only.
         ("sbb", [Arg::Reg(a, bytes @ (4 | 8)), Arg::Reg(b, _)]) if a == b => insn.writes(*a, *bytes),
-        // `rep bsf`: LLVM asks for it only where the source is not zero.
-        ("tzcnt", [dst @ Arg::Reg(..), src]) => {
-            read(insn, src);
-            write(insn, dst)?;
-        }
         // A fence: with `lock`, it changes nothing but flags, often below the stack pointer.
         ("or", [Arg::Mem(..), Arg::Imm(0)]) => {}
         ("inc" | "dec", [Arg::Reg(a, bytes)]) => {
@@ -475,13 +476,14 @@ fn arithmetic(insn: &mut Insn, mnemonic: &str, args: &[Arg]) -> Option<bool> {
         }
         (
             "add" | "sub" | "and" | "or" | "xor" | "shl" | "shr" | "sar" | "rol" | "ror" | "rcl" | "rcr" | "adc"
-            | "sbb" | "imul" | "shld" | "shrd" | "bts" | "btr" | "btc" | "bsf" | "bsr",
+            | "sbb" | "imul" | "shld" | "shrd" | "bts" | "btr" | "btc" | "bsf" | "bsr" | "tzcnt",
             [a, rest @ ..],
         ) if !rest.is_empty() || matches!(mnemonic, "shl" | "shr" | "sar" | "rol" | "ror" | "rcl" | "rcr") => {
             rest.iter().for_each(|arg| read(insn, arg));
             if let [b] = rest {
                 bit_string(insn, mnemonic, a, b)?;
             }
+            // `bsf`, also as `rep bsf` (`tzcnt` to newer machines), leaves its result as it was if the source is zero.
             // imul r, r/m, imm only writes its first operand.
             if mnemonic != "imul" || rest.len() == 1 {
                 read(insn, a);

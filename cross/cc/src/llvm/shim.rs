@@ -15,6 +15,7 @@ unsafe extern "C" {
     pub fn isam_remove_predecessor(block: LLVMBasicBlockRef, predecessor: LLVMBasicBlockRef);
     pub fn isam_constant_gep(value: LLVMValueRef, base: *mut LLVMValueRef, offset: *mut i64) -> i32;
     pub fn isam_first_insertion_point(block: LLVMBasicBlockRef) -> LLVMValueRef;
+    pub fn isam_is_never_zero(module: LLVMModuleRef, value: LLVMValueRef) -> i32;
     pub fn isam_drop_frame_debug(function: LLVMValueRef);
     pub fn isam_configure(machine: LLVMTargetMachineRef);
     pub fn isam_clear_module_flags(module: LLVMModuleRef);

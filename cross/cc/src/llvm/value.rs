@@ -464,6 +464,11 @@ impl Value {
         out.into_iter().map(|b| b != 0).collect()
     }
 
+    /// Whether LLVM can tell that an integer, or each element of a vector, is never zero.
+    pub fn is_never_zero(self, module: &super::Module) -> bool {
+        ffi!(shim::isam_is_never_zero(module.raw, self.0)) != 0
+    }
+
     /// Drops the descriptions of local variables.
     pub fn drop_frame_debug(self) {
         ffi!(shim::isam_drop_frame_debug(self.0));

@@ -56,6 +56,7 @@ pub fn finish(module: &Module, settings: Settings) -> Result<(), FinishError> {
     }
     tidy::name_private_globals(module);
     tidy::strip_promises(module);
+    tidy::define_zero_counts(module);
     let mut sites = slots::Sites::new(module, settings.module_hash);
     let entry_polls = if settings.polls { polls::recursive_functions(module) } else { Default::default() };
     for function in module.functions() {

@@ -14,7 +14,10 @@
 use super::liveness::{BEFORE, END, Life, Scratch, Shape, Site, UsePlace};
 use super::{FinishError, is_site, jumps, remat, tidy};
 use crate::llvm::{Block, Builder, Module, Type, Value};
-use llvm_sys::LLVMOpcode::{LLVMAlloca, LLVMLoad, LLVMPHI, LLVMSelect};
+use llvm_sys::LLVMOpcode::{
+    LLVMAlloca, LLVMBitCast, LLVMInsertElement, LLVMIntToPtr, LLVMLoad, LLVMPHI, LLVMPtrToInt, LLVMSExt, LLVMSelect,
+    LLVMTrunc, LLVMZExt,
+};
 use llvm_sys::LLVMTypeKind::{LLVMMetadataTypeKind, LLVMTokenTypeKind};
 use std::collections::HashMap;
 
@@ -186,6 +189,10 @@ fn groups(shape: &Shape, value: Value, uses: &[UsePlace]) -> Vec<(usize, usize, 
 }
 
 /// Gives every plan an offset from `start` on, wide values first; returns the length of the slots in bytes.
+///
+/// x86_64 reads 16 or 32 bits where a narrower value's upper part does not matter, if it knows the address to be a
+/// multiple of their size. The bytes behind the value are another slot's, which need not have been written. So a narrow
+/// slot is never at such an address: one byte at an odd offset, two bytes at an odd multiple of two.
 fn lay_out(module: &Module, plans: &mut [Plan], start: u64) -> u64 {
     let mut order: Vec<usize> = (0..plans.len()).collect();
     let align = |plan: &Plan| slot_alignment(module, plan.ty);
@@ -193,9 +200,13 @@ fn lay_out(module: &Module, plans: &mut [Plan], start: u64) -> u64 {
     let mut at = start;
     for i in order {
         let plan = &mut plans[i];
-        at = at.next_multiple_of(slot_alignment(module, plan.ty));
+        let (align, size) = (slot_alignment(module, plan.ty), module.alloc_size(plan.ty).max(1));
+        at = at.next_multiple_of(align);
+        if size < 4 && align == size && at.is_multiple_of(2 * size) {
+            at += size;
+        }
         plan.offset = at;
-        at += module.alloc_size(plan.ty).max(1);
+        at += size;
     }
     at.next_multiple_of(ALIGNMENT)
 }
@@ -269,7 +280,10 @@ fn rewrite(
     }
     function.promote(&variables.into_iter().flatten().collect::<Vec<_>>());
     tidy::define_phis(function);
+    // The variables became new ones.
+    tidy::widen_phis(module, function);
     keep_loads_apart(function);
+    keep_loads_narrow(function, slots);
     Ok(())
 }
 
@@ -277,11 +291,33 @@ fn rewrite(
 /// in the machine code.
 fn keep_loads_apart(function: Value) {
     for select in function.instructions().into_iter().filter(|i| i.is(LLVMSelect)) {
-        let (one, other) = (select.operand(1), select.operand(2));
+        // A conversion of a load becomes a load of the narrower type first.
+        let (one, other) = (converted(select.operand(1)), converted(select.operand(2)));
         if one.is(LLVMLoad) && other.is(LLVMLoad) && !one.is_atomic_access() {
             one.make_volatile();
         }
     }
+}
+
+/// x86_64 loads 16 bytes around a slot of which it wants one vector element. Those need not have been written.
+fn keep_loads_narrow(function: Value, slots: Value) {
+    for insert in function.instructions().into_iter().filter(|i| i.is(LLVMInsertElement)) {
+        let element = converted(insert.operand(1));
+        let is_slot = |pointer: Value| pointer == slots || pointer.constant_gep().is_some_and(|gep| gep.0 == slots);
+        if element.is(LLVMLoad) && is_slot(element.operand(0)) {
+            element.make_volatile();
+        }
+    }
+}
+
+/// What a value was before it was converted to another type.
+fn converted(mut value: Value) -> Value {
+    while value.is_instruction()
+        && matches!(value.opcode(), LLVMTrunc | LLVMZExt | LLVMSExt | LLVMBitCast | LLVMPtrToInt | LLVMIntToPtr)
+    {
+        value = value.operand(0);
+    }
+    value
 }
 
 /// The first instruction that may use a value.

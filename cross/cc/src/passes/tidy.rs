@@ -1,6 +1,6 @@
 //! Small rewrites that make both code generators do the same.
 use crate::llvm::value::{FUNCTION, RESULT, attribute_kind};
-use crate::llvm::{Block, Module, Target, Value};
+use crate::llvm::{Block, Module, Target, Type, Value};
 use isamorph_arch::Isa;
 use llvm_sys::LLVMLinkage::{LLVMInternalLinkage, LLVMLinkerPrivateLinkage, LLVMPrivateLinkage};
 use llvm_sys::LLVMOpcode::{LLVMCall, LLVMPHI, LLVMTrunc, LLVMZExt};
@@ -28,6 +28,8 @@ const PROMISES: &[&str] = &[
     "nocallback",
     "cold",
     "minsize",
+    // Also: x86_64 would load single bytes into registers and leave the rest as it was.
+    "optsize",
 ];
 
 /// Attributes of parameters and results with a meaning in one ABI only.
@@ -153,6 +155,28 @@ fn drop_lifetimes(module: &Module) {
     }
 }
 
+/// Makes the number of zeros in zero a number: x86_64's instructions would leave in the register whatever was there before,
+/// and that would look used.
+pub fn define_zero_counts(module: &Module) {
+    let b = module.builder();
+    for call in module.functions().into_iter().flat_map(Value::instructions) {
+        let counts =
+            call.intrinsic().is_some_and(|name| name.starts_with("llvm.ctlz.") || name.starts_with("llvm.cttz."));
+        if !counts {
+            continue;
+        }
+        call.set_operand(1, module.int_type(1).int(0));
+        // What code generation knows not to be zero, it treats so again: it must not know.
+        let counted = call.operand(0);
+        if counted.is_never_zero(module) && !counted.ty().is_vector() {
+            let ty = Type::function(counted.ty(), &[counted.ty()], false);
+            let opaque = b.asm(ty, "", "=r,0", false);
+            let same = b.before(call).call(ty, opaque, &[counted]);
+            call.set_operand(0, same);
+        }
+    }
+}
+
 /// Makes undefined operands of phis zero: a register that holds nothing would still look live at a site.
 pub fn define_phis(function: Value) {
     for block in function.blocks() {
@@ -166,8 +190,9 @@ pub fn define_phis(function: Value) {
     }
 }
 
-/// Makes phis of narrow integers with a constant operand 32 bits wide. x86_64 would move the constant into the low byte of
-/// a register and copy all of it later: its upper part, which means nothing, would look live at sites in between.
+/// Makes phis of truth values, and those of narrow integers with a constant operand, 32 bits wide. x86_64 would put the
+/// result of a comparison, or the constant, into the low byte of a register and copy all of it later: its upper part, which
+/// means nothing, would look live at sites in between.
 pub fn widen_phis(module: &Module, function: Value) {
     let (b, wide) = (module.builder(), module.int_type(32));
     let is_constant = |value: Value| value.kind() == LLVMConstantIntValueKind;
@@ -176,7 +201,8 @@ pub fn widen_phis(module: &Module, function: Value) {
     for block in function.blocks() {
         for phi in block.instructions().into_iter().take_while(|i| i.is(LLVMPHI)) {
             let narrow = phi.ty().kind() == LLVMIntegerTypeKind && phi.ty().int_width() < 32;
-            if narrow && phi.incoming().iter().any(|(value, _)| is_constant(*value)) {
+            let truth = narrow && phi.ty().int_width() == 1;
+            if truth || narrow && phi.incoming().iter().any(|(value, _)| is_constant(*value)) {
                 let new = b.before(phi).phi(wide);
                 widened.insert(phi, new);
                 order.push((phi, new));

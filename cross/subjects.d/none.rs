@@ -1,0 +1,1 @@
+//! Nothing: the package is a list of sources, and cargo wants a target.
