@@ -85,7 +85,7 @@ impl Route {
 }
 
 /// One process and its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Case {
     pub name: String,
     pub program: &'static str,
@@ -101,6 +101,12 @@ impl Case {
     /// Whether it sleeps most of the time, so that many can run side by side.
     pub fn waits(&self) -> bool {
         self.program == "blocked"
+    }
+
+    /// A third argument of the program: how long `blocked` waits, in ms. A tenth of it is how late a wait may end, and a
+    /// wait that ends while its process is on its way ends with the way; a node without hardware support takes a second.
+    pub fn argument(&self) -> &'static str {
+        if self.waits() { "4000" } else { "" }
     }
 }
 
@@ -128,7 +134,8 @@ impl Plan {
             for variant in *variants {
                 for route in Route::ALL {
                     let heavy = matches!(*variant, "big");
-                    let moments = if route.moved() && !heavy { moments } else { 1 };
+                    let waits = *program == "blocked";
+                    let moments = if route.moved() && !heavy && !waits { moments } else { 1 };
                     for moment in 0..moments {
                         let dash = if variant.is_empty() { "" } else { "-" };
                         let name = format!("{program}{dash}{variant}.{}.{moment}", route.name());
@@ -152,6 +159,20 @@ impl Plan {
         Ok(Self { seed, moments, cases })
     }
 
+    /// The cases whose waits ended late, to be tried once more, one at a time: a busy machine makes anybody late, a wait that
+    /// starts anew after a move is late always. What woke early, or failed otherwise, is not tried again.
+    pub fn late(&self, outcomes: &Outcomes) -> Option<Self> {
+        let late = |c: &&Case| matches!(outcomes.0.get(&c.name), Some(Err(why)) if why.contains("waited <= "));
+        let again = |c: &Case| Case { name: format!("{}-again", c.name), ..c.clone() };
+        let cases: Vec<_> = self.cases.iter().filter(late).map(again).collect();
+        (!cases.is_empty()).then_some(Self { seed: self.seed, moments: self.moments, cases })
+    }
+
+    /// How many of the cases that wait may run side by side.
+    pub fn waiting(&self) -> usize {
+        if self.cases.iter().all(|c| c.name.ends_with("-again")) { 1 } else { WAITING }
+    }
+
     /// The programs that the cases need.
     pub fn programs(&self) -> Vec<&'static str> {
         let mut names: Vec<_> = self.cases.iter().map(|c| c.program).collect();
@@ -159,6 +180,9 @@ impl Plan {
         names
     }
 }
+
+/// Cases that wait, side by side.
+const WAITING: usize = 4;
 
 /// splitmix64.
 fn next(state: &mut u64) -> u64 {
@@ -179,6 +203,13 @@ impl Outcomes {
             println!("FAILED {}: {}", case.name, why.lines().next().unwrap_or_default());
         }
         self.0.insert(case.name.clone(), result);
+    }
+
+    /// The second try counts.
+    pub fn replace_by(&mut self, again: &Self) {
+        for (name, result) in &again.0 {
+            self.0.insert(name.trim_end_matches("-again").to_owned(), result.clone());
+        }
     }
 
     pub fn ended(&self, case: &Case) -> bool {

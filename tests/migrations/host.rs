@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Cases that compute, side by side.
 pub const BUSY: usize = 2;
-/// Cases that wait, side by side.
-pub const WAITING: usize = 4;
 
 /// Builds the programs and makes the one directory that the node gets too.
 pub fn prepare(plan: &Plan) -> Result<PathBuf, String> {
@@ -28,7 +26,7 @@ pub fn prepare(plan: &Plan) -> Result<PathBuf, String> {
 /// Everything up to the moment a case leaves for the node.
 pub fn first_half(work: &Path, plan: &Plan, outcomes: &mut Outcomes) {
     let here: Vec<_> = plan.cases.iter().filter(|c| c.route.starts_on_host()).collect();
-    side_by_side(&here, outcomes, |case| match (start_and_move(work, case), case.route) {
+    side_by_side(&here, plan.waiting(), outcomes, |case| match (start_and_move(work, case), case.route) {
         (Ok(()), Route::XA | Route::XaX) => None,
         (result, _) => Some(result),
     });
@@ -38,17 +36,22 @@ pub fn first_half(work: &Path, plan: &Plan, outcomes: &mut Outcomes) {
 pub fn second_half(work: &Path, plan: &Plan, outcomes: &mut Outcomes) {
     let back: Vec<_> =
         plan.cases.iter().filter(|c| matches!(c.route, Route::AX | Route::XaX) && !outcomes.ended(c)).collect();
-    side_by_side(&back, outcomes, |case| {
+    side_by_side(&back, plan.waiting(), outcomes, |case| {
         let dir = work.join("t").join(&case.name);
         Some(restore(work, &dir.join("second/x86_64")).and_then(|()| finish(&dir, case.delays[2])))
     });
 }
 
-/// Does something with every case: those that compute [`BUSY`] at a time, then those that wait [`WAITING`] at a time, so
+/// Does something with every case: those that compute [`BUSY`] at a time, then those that wait `waiting` at a time, so
 /// that nothing disturbs their timing. Records what has an end.
-fn side_by_side(cases: &[&Case], outcomes: &mut Outcomes, act: impl Fn(&Case) -> Option<Result<(), String>> + Sync) {
+fn side_by_side(
+    cases: &[&Case],
+    waiting: usize,
+    outcomes: &mut Outcomes,
+    act: impl Fn(&Case) -> Option<Result<(), String>> + Sync,
+) {
     let outcomes = Mutex::new(outcomes);
-    for (waits, workers) in [(false, BUSY), (true, WAITING)] {
+    for (waits, workers) in [(false, BUSY), (true, waiting)] {
         let of_kind = Mutex::new(cases.iter().filter(|c| c.waits() == waits));
         let work = || {
             loop {
@@ -70,6 +73,9 @@ fn start_and_move(work: &Path, case: &Case) -> Result<(), String> {
     let err = out.try_clone().map_err(|e| e.to_string())?;
     let mut command = Command::new(work.join(format!("{}_x86-64", case.program)));
     command.arg(dir.join("stop")).arg(case.seed.to_string()).arg(case.variant);
+    if !case.argument().is_empty() {
+        command.arg(case.argument());
+    }
     command.stdin(Stdio::null()).stdout(out).stderr(err).current_dir(&dir);
     // SAFETY: setsid and close_range are async-signal-safe and touch no memory of ours.
     unsafe {

@@ -14,7 +14,7 @@ pub fn run(work: &Path, plan: &Plan, outcomes: &mut Outcomes) -> Result<(), Stri
     let mut script = format!("LAUNCH=\"$W/launch_$T {:x}\"\n", capabilities()?);
     // Process IDs made on the node must be free on the host later, and the other way round: as far away as can be.
     let _ = writeln!(script, "echo {} > /proc/sys/kernel/ns_last_pid", far_from_here());
-    for (waits, workers) in [(false, host::BUSY), (true, host::WAITING)] {
+    for (waits, workers) in [(false, host::BUSY), (true, plan.waiting())] {
         let cases: Vec<_> = open.iter().filter(|c| c.waits() == waits).collect();
         for worker in 0..workers {
             script.push_str("(\n");
@@ -52,7 +52,8 @@ fn far_from_here() -> u32 {
 fn steps(case: &Case) -> String {
     let Case { name, program, variant, seed, delays, .. } = case;
     let [first, second, last] = delays.map(|d| d.as_secs_f64());
-    let start = format!("start '{name}' {program}_aarch64 {seed} '{variant}' {first}");
+    let argument = case.argument();
+    let start = format!("start '{name}' {program}_aarch64 {seed} '{variant}' {first} '{argument}'");
     match case.route {
         Route::NativeX | Route::XX => String::new(),
         Route::NativeA => format!("{start} && finish '{name}' {last}\n"),
