@@ -23,9 +23,9 @@ use std::process::{Command, ExitCode};
 use cases::{Case, ORDINARY, PORTABLE};
 
 /// Cases that one node runs at a time: they sleep more than they work.
-const LANES: usize = 3;
+const LANES: usize = 2;
 /// The same of those that sleep nearly all of the time.
-const TIMED_LANES: usize = 4;
+const TIMED_LANES: usize = 3;
 const ISAS: [&str; 2] = ["x86_64", "aarch64"];
 
 fn main() -> ExitCode {
@@ -50,11 +50,24 @@ fn run() -> Result<usize, String> {
     let mut all = cases::all();
     all.retain(|c| c.name().contains(&filter));
     let mut results = BTreeMap::new();
-    round(&work, "first", &all, &mut results, |case, isa| (case.from == isa).then(|| case.first()))?;
-    let on_their_way: Vec<Case> = all.iter().copied().filter(|c| !results.contains_key(&c.name())).collect();
-    round(&work, "second", &on_their_way, &mut results, |case, isa| {
-        (case.to == isa && case.to != case.from).then(|| case.second())
-    })?;
+    go(&work, "", TIMED_LANES, &all, &mut results)?;
+    // A timer that rings while CRIU dumps is in neither of its images: what sleeps long enough on an idle machine does not
+    // on a busy one. Such cases are tried once more, one at a time.
+    let again = |c: &&Case| {
+        c.is_timed()
+            && verdict(&all, &c.name(), &results)
+                .is_err_and(|why| why.contains("waited <= ") || why.contains("no PASS"))
+    };
+    let again: Vec<Case> = all.iter().filter(again).copied().collect();
+    if !again.is_empty() {
+        println!("{} cases came too late and are tried once more", again.len());
+        for case in &again {
+            results.remove(&case.name());
+            let dir = work.join("t").join(case.name());
+            std::fs::remove_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        }
+        go(&work, "again-", 1, &again, &mut results)?;
+    }
     results.insert("crit-and-decode-agree".into(), crit::agrees(&work.join("t")).map(|_| ()));
 
     let (mut failed, mut passed) = (0, 0);
@@ -69,6 +82,21 @@ fn run() -> Result<usize, String> {
     }
     println!("\ninterop: {passed} passed, {failed} failed");
     Ok(failed)
+}
+
+/// Both halves of the cases.
+fn go(
+    work: &Path,
+    name: &str,
+    timed_lanes: usize,
+    cases: &[Case],
+    results: &mut BTreeMap<String, Result<(), String>>,
+) -> Result<(), String> {
+    let first = |case: &Case, isa: &str| (case.from == isa).then(|| case.first());
+    round(work, &format!("{name}first"), timed_lanes, cases, results, first)?;
+    let on_their_way: Vec<Case> = cases.iter().copied().filter(|c| !results.contains_key(&c.name())).collect();
+    let second = |case: &Case, isa: &str| (case.to == isa && case.to != case.from).then(|| case.second());
+    round(work, &format!("{name}second"), timed_lanes, &on_their_way, results, second)
 }
 
 fn compile(work: &Path) -> Result<(), String> {
@@ -91,6 +119,7 @@ fn compile(work: &Path) -> Result<(), String> {
 fn round(
     work: &Path,
     name: &str,
+    timed_lanes: usize,
     cases: &[Case],
     results: &mut BTreeMap<String, Result<(), String>>,
     script: impl Fn(&Case, &str) -> Option<String>,
@@ -104,7 +133,7 @@ fn round(
         };
         // CRIU finds out about the kernel once, and two of them at a time disturb each other.
         let prepare = "PATIENCE=300\ncriu check > /dev/null 2>&1\n";
-        (isa, format!("{prepare}{}{}", lanes(false, LANES), lanes(true, TIMED_LANES)))
+        (isa, format!("{prepare}{}{}", lanes(false, LANES), lanes(true, timed_lanes)))
     });
     let outputs = std::thread::scope(|scope| {
         let threads = scripts
