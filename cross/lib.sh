@@ -13,6 +13,15 @@ fail() {
     exit 1
 }
 
+# close_leaked: closes all descriptors but the standard three, in a subshell that will become a program to be dumped. What the
+# caller of a script forgot to close is none of that program's.
+close_leaked() {
+    local fd
+    for fd in /proc/self/fd/*; do
+        [ "${fd##*/}" -le 2 ] || eval "exec ${fd##*/}>&-"
+    done
+}
+
 # rust_target ISA: the Rust target for static programs of that ISA. Debian's own Rust has no musl for a foreign ISA, and a
 # static glibc does as well for what these programs need.
 rust_target() {
