@@ -115,7 +115,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
     let bytes = json::read(path)?;
     let path = path.unwrap_or(Path::new("standard input"));
     let decoded = json::decode(path, &bytes, json::Options { pretty: options.pretty, no_payload: options.nopl })?;
-    let note = |what: &str| eprintln!("isamorph: {}: {what}", path.display());
+    let note = |what: &str| complain!("isamorph: {}: {what}", path.display());
     if decoded.no_schema {
         note(&format!("there is no schema for {} images here; fields are shown by number", decoded.kind.name()));
     }
@@ -171,9 +171,9 @@ pub fn encode(options: Encode) -> Result<ExitCode> {
 pub fn info(options: Info) -> Result<ExitCode> {
     let bytes = json::read(options.file.as_deref())?;
     let info = json::info(options.file.as_deref().unwrap_or(Path::new("standard input")), &bytes)?;
-    println!("magic: {}", info.kind.name());
-    println!("entries: {}", info.entries);
-    println!("payload: {} bytes", info.payload);
+    say!("magic: {}", info.kind.name());
+    say!("entries: {}", info.entries);
+    say!("payload: {} bytes", info.payload);
     Ok(ExitCode::SUCCESS)
 }
 

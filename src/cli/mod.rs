@@ -3,6 +3,23 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Prints a line to standard output. Whoever reads it may have had enough (`… | head`): that is no reason to stop, let alone
+/// to panic, for a process may be waiting to go on.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($argument)*);
+    }};
+}
+
+/// As `say!`, to standard error.
+macro_rules! complain {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($argument)*);
+    }};
+}
+
 pub mod cc;
 pub mod decode;
 #[cfg(target_os = "linux")]
@@ -80,7 +97,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("isamorph: {error:#}");
+            complain!("isamorph: {error:#}");
             ExitCode::FAILURE
         }
     }

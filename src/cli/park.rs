@@ -45,6 +45,6 @@ pub fn run(options: Options) -> Result<ExitCode> {
     };
     guard::run(&what, &log, |watch, undo| hold::park(&what, watch, undo, &log))
         .with_context(|| format!("parking process {}", options.tree))?;
-    println!("process {} is parked; isamorph unpark -t {} lets it go on", options.tree, options.tree);
+    say!("process {} is parked; isamorph unpark -t {} lets it go on", options.tree, options.tree);
     Ok(ExitCode::SUCCESS)
 }

@@ -67,15 +67,15 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let opened = OpenOptions::new().create(true).truncate(true).write(true).open(&path);
         // The process is there already: a log that cannot be written is no reason to fail.
         if let Err(error) = opened.and_then(|mut file| writeln!(file, "{line}")) {
-            eprintln!("isamorph: {}: {error}", path.display());
+            complain!("isamorph: {}: {error}", path.display());
         }
     } else if options.verbosity.level() > 2 && result.is_ok() {
-        eprintln!("{line}");
+        complain!("{line}");
     }
     let restored = result.with_context(doing)?;
     if !restored.dropped_capabilities.is_empty() {
         let dropped = restored.dropped_capabilities.join(", ");
-        eprintln!("isamorph: process {} goes on without {dropped}: this command does not have that", restored.pid);
+        complain!("isamorph: process {} goes on without {dropped}: this command does not have that", restored.pid);
     }
     if options.restore_detached {
         return Ok(ExitCode::SUCCESS);

@@ -47,14 +47,14 @@ pub fn run(options: Options) -> Result<ExitCode> {
 /// Prints what was done and what has to travel; also for `isamorph dump --arch`.
 pub fn print(report: &Report) {
     for thread in &report.threads {
-        print!("{thread}");
+        say!("{}", thread.to_string().trim_end());
     }
     match &report.out {
-        Some(out) => println!("{}: {} pages of its own", out.display(), report.pages),
-        None => println!("can be translated: {} pages would change", report.pages),
+        Some(out) => say!("{}: {} pages of its own", out.display(), report.pages),
+        None => say!("can be translated: {} pages would change", report.pages),
     }
-    println!("the other node needs, at the same paths:");
+    say!("the other node needs, at the same paths:");
     for path in &report.travel {
-        println!("  {}", path.display());
+        say!("  {}", path.display());
     }
 }

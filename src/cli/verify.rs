@@ -41,13 +41,15 @@ pub fn run(options: Options) -> Result<ExitCode> {
     match verify::verify_executables(&parsed[0], &parsed[1]) {
         Ok(pair) => {
             let stats = &pair.stats;
-            println!("{} functions, {} sites, verified in {} ms", stats.functions, stats.sites, stats.time.as_millis());
+            say!("{} functions, {} sites, verified in {} ms", stats.functions, stats.sites, stats.time.as_millis());
             for (n, isa) in Isa::ALL.iter().enumerate() {
                 let [constants, frame, thread] = stats.residue[n];
-                println!(
+                say!(
                     "{isa}: {} instructions, {} polls, {} sites with residue; residue: {constants} constants, \
                      {frame} frame addresses, {thread} thread pointers",
-                    stats.instructions[n], stats.polls[n], stats.sites_with_residue[n]
+                    stats.instructions[n],
+                    stats.polls[n],
+                    stats.sites_with_residue[n]
                 );
             }
             Ok(ExitCode::SUCCESS)
@@ -55,12 +57,12 @@ pub fn run(options: Options) -> Result<ExitCode> {
         Err(violations) => {
             let shown = if options.all { violations.len() } else { FIRST };
             for violation in violations.iter().take(shown) {
-                eprintln!("{violation}");
+                complain!("{violation}");
             }
             if violations.len() > shown {
-                eprintln!("... and {} more (--all prints them)", violations.len() - shown);
+                complain!("... and {} more (--all prints them)", violations.len() - shown);
             }
-            eprintln!("isamorph: not a pair that a process can move between: {} violations", violations.len());
+            complain!("isamorph: not a pair that a process can move between: {} violations", violations.len());
             Ok(ExitCode::FAILURE)
         }
     }
