@@ -229,7 +229,15 @@ impl Stopped {
     /// # Errors
     /// If it is gone.
     pub fn detach(self) -> Result<()> {
-        sys::simple("DETACH", sys::PTRACE_DETACH, self.pid, 0).map(drop)
+        self.detach_with(0)
+    }
+
+    /// Lets it go for good, with `signal` delivered (0: none).
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn detach_with(self, signal: i32) -> Result<()> {
+        sys::simple("DETACH", sys::PTRACE_DETACH, self.pid, signal as usize).map(drop)
     }
 
     /// Lets it run to the entry or exit of a system call that cannot block, and waits there.
@@ -298,7 +306,7 @@ fn collect(pid: i32, flags: i32) -> Result<Option<Stop>> {
             let error = std::io::Error::last_os_error();
             return match error.raw_os_error() {
                 Some(libc::EINTR) => Ok(None),
-                Some(libc::ECHILD) => Err(Error::Died { pid, how: "no longer traced".into() }),
+                Some(libc::ECHILD) => Err(Error::Gone { pid }),
                 _ => Err(Error::System { what: format!("waiting for process {pid}"), source: error }),
             };
         }

@@ -457,7 +457,11 @@ fn what_cannot_be_dumped_is_refused_by_name_and_goes_on() {
         ("tcp", "a socket"),
         ("unix", "a socket"),
         ("netlink", "a socket"),
-        ("thread", "2 threads"),
+        ("leader", "a first thread that has ended"),
+        ("thread-files", "descriptors of its own (its thread"),
+        ("thread-directory", "a working directory of its own (its thread"),
+        ("thread-net", "(net) (its thread"),
+        ("thread-child", "a child"),
         ("child", "a child"),
         ("zombie", "a child"),
         ("deleted", "it was deleted"),
@@ -502,7 +506,8 @@ fn what_cannot_be_dumped_is_refused_by_name_and_goes_on() {
         assert!(!said.contains("stalled"), "{what} was refused too late: {said}");
         assert!(!process.images().exists());
         let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-        assert!(status.contains("State:\tS") && status.contains("TracerPid:\t0"), "{status}");
+        let state = if what == "leader" { "State:\tZ" } else { "State:\tS" };
+        assert!(status.contains(state) && status.contains("TracerPid:\t0"), "{status}");
         let _ = kill(Pid::from_raw(-process.pid()), Signal::SIGKILL);
     }
 }
