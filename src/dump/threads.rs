@@ -157,7 +157,8 @@ impl<'a> Threads<'a> {
             };
             let thread = &mut self.all[i];
             if let Some(stopped) = thread.stopped.take() {
-                match stopped.resume(signal) {
+                // The request to stop was used up by this one.
+                match stopped.resume_to_stop(signal) {
                     Err(error) if !(error.is_death() && thread.tid != self.pid) => return Err(error.into()),
                     // Its death shows on waiting.
                     _ => {}

@@ -86,13 +86,14 @@ impl Running {
             let (stopped, stop) = running.wait(watch, "it is in uninterruptible sleep")?;
             match stop {
                 Stop::Interrupted | Stop::Group(_) => return Ok((stopped, stop)),
-                Stop::Signal(signal) => running = stopped.resume(signal)?,
-                Stop::Entry(_) | Stop::Exit(_) | Stop::Event(_) => running = stopped.resume(0)?,
+                // Any stop uses up the request for one (`ptrace_stop`).
+                Stop::Signal(signal) => running = stopped.resume_to_stop(signal)?,
+                Stop::Entry(_) | Stop::Exit(_) | Stop::Event(_) => running = stopped.resume_to_stop(0)?,
             }
         }
     }
 
-    /// Asks it to stop; the next wait reports [`Stop::Interrupted`], if nothing else comes first.
+    /// Asks it to stop; the next wait reports [`Stop::Interrupted`], if nothing else comes first, which uses the request up.
     ///
     /// # Errors
     /// If it is gone.

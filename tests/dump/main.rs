@@ -162,13 +162,16 @@ impl Process {
 
     /// Why the process is not yet as if nothing had happened.
     fn harm(&self, descriptors: &BTreeSet<PathBuf>) -> Option<String> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let field = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("").trim().to_owned();
-        if field("State:").starts_with(['t', 'T']) || field("TracerPid:") != "0" {
-            return Some(format!("stopped or traced: {} {}", field("State:"), field("TracerPid:")));
-        }
-        if field("SigBlk:") != "0000000000000800" {
-            return Some(format!("its signal mask is {}", field("SigBlk:")));
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap() {
+            // One that ends in this moment is unharmed.
+            let Ok(status) = fs::read_to_string(thread.unwrap().path().join("status")) else { continue };
+            let field = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("").trim().to_owned();
+            if field("State:").starts_with(['t', 'T']) || field("TracerPid:") != "0" {
+                return Some(format!("thread {} is stopped or traced by {}", field("Pid:"), field("TracerPid:")));
+            }
+            if field("SigBlk:") != "0000000000000800" {
+                return Some(format!("the signal mask of thread {} is {}", field("Pid:"), field("SigBlk:")));
+            }
         }
         if self.descriptors() != *descriptors {
             return Some(format!("its descriptors are {:?}", self.descriptors()));
@@ -290,6 +293,74 @@ fn the_worker_killed_at_each_step() {
         }
         process.dumps_well(more);
     }
+}
+
+#[test]
+fn every_thread_is_unharmed() {
+    if !root() {
+        return;
+    }
+    for (mode, more, parked) in modes() {
+        let process = Process::start("many");
+        let descriptors = process.descriptors();
+        for step in steps(parked) {
+            for worker in [false, true] {
+                let mut dump = stalled(&process, step, more);
+                let killed = if worker { worker_of(dump.id()) } else { dump.id() as i32 };
+                kill(Pid::from_raw(killed), Signal::SIGKILL).unwrap();
+                assert!(!dump.wait().unwrap().success());
+                process.unharmed_soon(&descriptors, &format!("{step} ({mode}, worker: {worker})"));
+            }
+        }
+        process.dumps_well(more);
+    }
+}
+
+#[test]
+fn threads_are_parked_around_a_handler() {
+    if !root() {
+        return;
+    }
+    let process = Process::start("many");
+    for n in 1..4 {
+        kill(Pid::from_raw(process.pid()), Signal::SIGUSR1).unwrap();
+        process.wait_for(|text| text.contains(&format!("handler {n}")));
+        process.dumps_well(&[]);
+        assert!(process.out().contains(&format!("left {n}")));
+    }
+    let output = process.dump_for_good(&[], || {});
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    process.restored().goes_on();
+}
+
+#[test]
+fn every_thread_waits_in_the_gate() {
+    if !root() {
+        return;
+    }
+    let process = Process::start("many");
+    let descriptors = process.descriptors();
+    let run = |command: &str| {
+        let output = isamorph().args([command, "-t", &process.pid().to_string()]).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    for _ in 0..3 {
+        run("park");
+        let lines = process.lines();
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(process.lines(), lines);
+        run("park");
+        run("unpark");
+        process.unharmed_soon(&descriptors, "unpark");
+    }
+    // Dumped as it is held, restored, and only then let go.
+    run("park");
+    let output = process.dump_for_good(&[], || {});
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let process = process.restored();
+    let output = isamorph().args(["unpark", "-t", &process.pid().to_string()]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    process.goes_on();
 }
 
 #[test]

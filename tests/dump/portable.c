@@ -2,13 +2,14 @@
 // never changes its ISA, so that its frames may be any compiler's. `./build OUTPUT` makes it; the first argument is what to do.
 typedef unsigned long u64;
 
+int __isam_clone(int (*fn)(void *), void *stack, int flags, void *arg, int *ptid, void *tls, int *ctid);
 long __isam_syscall(long n, long a, long b, long c, long d, long e, long f);
 void __isam_safepoint(void);
 extern const char __isam_restore_rt[];
 #define S(n, ...) S_(n, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
 #define S_(n, a, b, c, d, e, f, ...) \
 	__isam_syscall(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
-enum { EPOLL_CREATE1 = 20, EPOLL_CTL = 21, EPOLL_PWAIT = 22, EVENTFD2 = 19, WRITE = 64, EXIT_GROUP = 94, CLOCK_GETTIME = 113,
+enum { EPOLL_CREATE1 = 20, EPOLL_CTL = 21, EPOLL_PWAIT = 22, EVENTFD2 = 19, WRITE = 64, EXIT_GROUP = 94, FUTEX = 98, CLOCK_GETTIME = 113,
        CLOCK_NANOSLEEP = 115, KILL = 129, RT_SIGACTION = 134, RT_SIGPROCMASK = 135, SIGTIMEDWAIT = 137, GETPID = 172, PPOLL = 73 };
 
 // What codegen emits for a poll: a nop that a dump turns into a jump to its cold block.
@@ -93,6 +94,72 @@ static void block_and_let_in(u64 n)
 	}
 }
 
+// Threads: one that only polls, one that mostly sleeps, one that waits for others that come and go, and one in calls.
+enum { SPINNER, SLEEPER, PARENT, CALLER, THREADS };
+static volatile u64 rounds[THREADS + 1];
+static struct { _Alignas(64) char stack[16384], tls[4096]; int tid; } threads[THREADS + 1];
+
+static int start(int number, int (*function)(void *))
+{
+	// As musl does: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID, CHILD_CLEARTID.
+	int *tid = &threads[number].tid, flags = 0x3d0f00;
+	return __isam_clone(function, threads[number].stack + sizeof threads[number].stack, flags, (void *)&rounds[number], tid,
+		threads[number].tls + 1024, tid);
+}
+
+static int spinner(void *mine)
+{
+	for (;; ++*(volatile u64 *)mine)
+		work(100000);
+}
+
+static int sleeper(void *mine)
+{
+	u64 time[2] = {0, 20000000};
+	for (;; ++*(volatile u64 *)mine)
+		S(CLOCK_NANOSLEEP, 1, 0, time, 0);
+}
+
+static int child(void *mine)
+{
+	++*(volatile u64 *)mine;
+	return 0;
+}
+
+static int parent(void *mine)
+{
+	for (;; ++*(volatile u64 *)mine) {
+		start(THREADS, child);
+		for (int tid; (tid = *(volatile int *)&threads[THREADS].tid) != 0;)
+			S(FUTEX, &threads[THREADS].tid, 0 /* FUTEX_WAIT */, tid, 0);
+		if (rounds[THREADS] != *(u64 *)mine + 1)
+			put("FAIL: children that ran:", rounds[THREADS]);
+		work(1000);
+	}
+}
+
+static int caller(void *mine)
+{
+	for (;; ++*(volatile u64 *)mine)
+		if (S(GETPID) <= 0)
+			put("FAIL: getpid", 0);
+}
+
+// One round: every thread has made one.
+static void together(void)
+{
+	static int (*const functions[THREADS])(void *) = {spinner, sleeper, parent, caller};
+	u64 before[THREADS], moment[2] = {0, 1000000};
+	for (int i = 0; i < THREADS; i++) {
+		if (!threads[i].tid && start(i, functions[i]) < 0)
+			put("FAIL: no thread", i);
+		before[i] = rounds[i];
+	}
+	for (int i = 0; i < THREADS; i++)
+		while (rounds[i] == before[i])
+			S(CLOCK_NANOSLEEP, 1, 0, moment, 0);
+}
+
 void __isam_entry(long *sp)
 {
 	const char *what = sp[0] > 1 ? (const char *)sp[2] : "loop";
@@ -111,6 +178,7 @@ void __isam_entry(long *sp)
 		long r = 0, wanted = 0;
 		switch (*what) {
 		case 'l': work(20000000); break;
+		case 'm': together(); break;
 		case 'h': for (;;) work(1u << 30);
 		case 's': r = S(CLOCK_NANOSLEEP, 1, 0, time, 0); break;
 		case 'e': r = S(EPOLL_PWAIT, ep, &event, 1, 3000, 0, 8); break;
@@ -122,7 +190,7 @@ void __isam_entry(long *sp)
 		if (r != wanted)
 			put("FAIL: the call returned -", (u64)-r);
 		// Frozen time counts, and under emulation a freeze takes a second; a call made anew takes twice as long.
-		if (*what != 'l' && *what != 'p' && *what != 'b' && (took < 2850 || took > 4500))
+		if (*what != 'l' && *what != 'm' && *what != 'p' && *what != 'b' && (took < 2850 || took > 4500))
 			put("FAIL: milliseconds that three seconds took:", took);
 		put("n", i);
 	}
