@@ -334,6 +334,22 @@ fn threads_are_parked_around_a_handler() {
 }
 
 #[test]
+fn the_handler_of_a_fault_returns_to_the_threads_own_mask() {
+    if !root() {
+        return;
+    }
+    let process = Process::start("faults");
+    let descriptors = process.descriptors();
+    for n in 0..30 {
+        let output = process.dump(&[]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::remove_dir_all(process.images()).unwrap();
+        assert_eq!(process.harm(&descriptors).filter(|harm| !harm.contains("is 0000000000000c00")), None, "dump {n}");
+    }
+    process.goes_on();
+}
+
+#[test]
 fn every_thread_waits_in_the_gate() {
     if !root() {
         return;

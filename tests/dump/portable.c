@@ -10,7 +10,7 @@ extern const char __isam_restore_rt[];
 #define S_(n, a, b, c, d, e, f, ...) \
 	__isam_syscall(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 enum { EPOLL_CREATE1 = 20, EPOLL_CTL = 21, EPOLL_PWAIT = 22, EVENTFD2 = 19, WRITE = 64, EXIT_GROUP = 94, FUTEX = 98, CLOCK_GETTIME = 113,
-       CLOCK_NANOSLEEP = 115, KILL = 129, RT_SIGACTION = 134, RT_SIGPROCMASK = 135, SIGTIMEDWAIT = 137, GETPID = 172, PPOLL = 73 };
+       CLOCK_NANOSLEEP = 115, KILL = 129, RT_SIGACTION = 134, RT_SIGPROCMASK = 135, SIGTIMEDWAIT = 137, GETPID = 172, MPROTECT = 226, PPOLL = 73 };
 
 // What codegen emits for a poll: a nop that a dump turns into a jump to its cold block.
 static inline __attribute__((always_inline)) void poll(void)
@@ -94,6 +94,26 @@ static void block_and_let_in(u64 n)
 	}
 }
 
+static _Alignas(4096) volatile char page[4096];
+
+static void allow(int signal)
+{
+	(void)signal;
+	S(MPROTECT, page, sizeof page, 1 /* PROT_READ */);
+	signals++;
+}
+
+// Every round has a fault, whose handler makes its cause go away.
+static void fault(u64 n)
+{
+	for (u64 i = 0; i < n; i++) {
+		S(MPROTECT, page, sizeof page, 0);
+		(void)page[7];
+	}
+	if (signals % n)
+		put("FAIL: faults", signals);
+}
+
 // Threads: one that only polls, one that mostly sleeps, one that waits for others that come and go, and one in calls.
 enum { SPINNER, SLEEPER, PARENT, CALLER, THREADS };
 static volatile u64 rounds[THREADS + 1];
@@ -167,6 +187,8 @@ void __isam_entry(long *sp)
 	if (*what == 'p' || *what == 'b')
 		action.handler = count;
 	S(RT_SIGACTION, 10, &action, 0, 8);
+	action.handler = allow;
+	S(RT_SIGACTION, 11 /* SIGSEGV */, &action, 0, 8);
 	u64 ep = (u64)S(EPOLL_CREATE1, 0), ev = (u64)S(EVENTFD2, 0, 0);
 	struct { u64 events, data; } event = {1, 7};
 	S(EPOLL_CTL, ep, 1, ev, &event);
@@ -179,6 +201,7 @@ void __isam_entry(long *sp)
 		switch (*what) {
 		case 'l': work(20000000); break;
 		case 'm': together(); break;
+		case 'f': fault(20000); break;
 		case 'h': for (;;) work(1u << 30);
 		case 's': r = S(CLOCK_NANOSLEEP, 1, 0, time, 0); break;
 		case 'e': r = S(EPOLL_PWAIT, ep, &event, 1, 3000, 0, 8); break;
@@ -190,7 +213,7 @@ void __isam_entry(long *sp)
 		if (r != wanted)
 			put("FAIL: the call returned -", (u64)-r);
 		// Frozen time counts, and under emulation a freeze takes a second; a call made anew takes twice as long.
-		if (*what != 'l' && *what != 'm' && *what != 'p' && *what != 'b' && (took < 2850 || took > 4500))
+		if (*what != 'l' && *what != 'm' && *what != 'f' && *what != 'p' && *what != 'b' && (took < 2850 || took > 4500))
 			put("FAIL: milliseconds that three seconds took:", took);
 		put("n", i);
 	}
