@@ -38,6 +38,8 @@ use crate::tracee::{Errand, Memory, Running, Stop, Stopped, Watch, maps};
 
 /// rt_sigreturn, natively.
 const RT_SIGRETURN: u64 = libc::SYS_rt_sigreturn as u64;
+/// How long handlers may take before all threads run free: one of them may wait for a thread that is parked.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a thread may run before it is looked at again.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -59,6 +61,10 @@ struct Parking<'a, 'b> {
     memory: Memory,
     watch: &'a Watch,
     begun: Instant,
+    /// Since when handlers are waited for.
+    handlers: Option<Instant>,
+    /// While a handler is waited for, nobody is parked, and all have their own masks.
+    free: bool,
 }
 
 /// Where a portable executable has the instructions of an errand: the call before its signal restorer.
@@ -77,7 +83,8 @@ pub fn park(threads: &mut Threads<'_>, executable: &Executable, watch: &Watch) -
     if text.repair(&memory)? {
         threads.log.warn("the text was left patched by a dump that was killed; repaired");
     }
-    let mut parking = Parking { threads, executable, text, memory, watch, begun: Instant::now() };
+    let mut parking =
+        Parking { threads, executable, text, memory, watch, begun: Instant::now(), handlers: None, free: false };
     for i in 0..parking.threads.all.len() {
         let result = parking.first_look(i);
         parking.tolerate(i, result)?;
@@ -94,10 +101,7 @@ pub fn park(threads: &mut Threads<'_>, executable: &Executable, watch: &Watch) -
 impl Parking<'_, '_> {
     fn first_look(&mut self, i: usize) -> Result<()> {
         self.let_signals_in(i)?;
-        let thread = &mut self.threads.all[i];
-        let before = thread.before;
-        thread.way.place = place::place_of(thread.stopped()?, self.executable, &self.memory, before.as_ref())?;
-        Ok(())
+        self.find(i)
     }
 
     /// A thread other than the leader may end at any time.
@@ -131,6 +135,7 @@ impl Parking<'_, '_> {
 
     /// While all are stopped: masks and text as their places ask for; whether all are parked.
     fn prepared(&mut self) -> Result<bool> {
+        self.handlers = (!self.wants_patch()).then(Instant::now);
         let mut masked = false;
         for i in 0..self.threads.all.len() {
             masked |= self.fit_mask(i)?;
@@ -161,8 +166,8 @@ impl Parking<'_, '_> {
 
     /// A handler runs with its own mask; whether signals are blocked now that were not before.
     fn fit_mask(&mut self, i: usize) -> Result<bool> {
-        let (handler, slot) = (self.threads.all[i].way.place == Place::Handler, self.threads.all[i].slot);
-        match (handler, self.threads.undo.own_mask(slot)) {
+        let (own, slot) = (self.free || self.threads.all[i].way.place == Place::Handler, self.threads.all[i].slot);
+        match (own, self.threads.undo.own_mask(slot)) {
             (false, None) => self.quiet(i).map(|()| true),
             (true, Some(_)) => self.unquiet(i).map(|()| false),
             _ => Ok(false),
@@ -206,7 +211,11 @@ impl Parking<'_, '_> {
                     let result = self.on_stop(i, stop);
                     self.tolerate(i, result)?;
                     if self.wants_patch() != self.patched() {
-                        return self.stop_all();
+                        return self.regroup();
+                    }
+                    if self.free && self.threads.all[i].stopped.is_some() && self.is_parked(i) {
+                        let result = self.set_free(i);
+                        self.tolerate(i, result)?;
                     }
                     // It goes on, and so do those that it started.
                     self.go_on(i)?;
@@ -249,13 +258,79 @@ impl Parking<'_, '_> {
         Ok(())
     }
 
+    /// Stops all, for another phase.
+    fn regroup(&mut self) -> Result<()> {
+        let was_free = std::mem::take(&mut self.free);
+        self.stop_all()?;
+        for i in 0..self.threads.all.len() {
+            // As at the first stop: what came in time is not to wait.
+            if was_free && Status::read(self.threads.all[i].tid)?.deliverable() != 0 {
+                let result = self.let_signals_in(i).and_then(|()| self.find(i));
+                self.tolerate(i, result)?;
+            }
+        }
+        self.threads.purge();
+        Ok(())
+    }
+
+    /// Lets everybody run on as if there were no dump, until the handlers have returned that waited for it.
+    fn set_all_free(&mut self) -> Result<()> {
+        self.free = true;
+        self.threads.log.info("a signal handler takes its time: all threads run until it returns");
+        for i in 0..self.threads.all.len() {
+            let thread = &mut self.threads.all[i];
+            let result = if thread.stopped.is_some() {
+                self.set_free(i)
+            } else if thread.way.place == Place::Elsewhere {
+                // It has no mask of its own; and it is in no call, because it would be parked there.
+                thread.before = None;
+                Running::new_unchecked(thread.tid).ask_to_stop().map_err(Error::from)
+            } else {
+                Ok(())
+            };
+            self.tolerate(i, result)?;
+            self.go_on(i)?;
+        }
+        Ok(())
+    }
+
+    /// A parked thread makes its call after all.
+    fn set_free(&mut self, i: usize) -> Result<()> {
+        self.at_restart(i)?;
+        self.threads.all[i].way.place = Place::Elsewhere;
+        Ok(())
+    }
+
+    /// A thread in the stub is to make its call anew, with what is left of its time.
+    fn at_restart(&mut self, i: usize) -> Result<RegisterFile> {
+        let stopped = self.threads.all[i].stopped()?;
+        let registers = place::at_restart(stopped, self.executable)?;
+        stopped.set_registers(&registers)?;
+        let flags = RemoteAddr(registers.sp().0.wrapping_add(record::FLAGS));
+        let value = self.memory.read_u64(flags)? | record::FLAG_RESUMED;
+        self.memory.write(flags, &value.to_le_bytes())?;
+        Ok(registers)
+    }
+
+    /// Looks where a stopped thread is.
+    fn find(&mut self, i: usize) -> Result<()> {
+        let before = self.threads.all[i].before.take();
+        let stopped = self.threads.all[i].stopped()?;
+        let place = place::place_of(stopped, self.executable, &self.memory, before.as_ref())?;
+        self.threads.all[i].way.place = place;
+        Ok(())
+    }
+
     /// Stops those that run; what they report on the way counts.
     fn stop_all(&mut self) -> Result<()> {
         for i in 0..self.threads.all.len() {
-            let thread = &self.threads.all[i];
-            if thread.stopped.is_none() && !self.threads.is_gone(i) {
-                let result = Running::new_unchecked(thread.tid).ask_to_stop().map_err(Error::from);
-                self.tolerate(i, result)?;
+            if self.threads.all[i].stopped.is_none() && !self.threads.is_gone(i) {
+                let thread = &mut self.threads.all[i];
+                let result = BlockedCall::read(thread.tid).and_then(|before| {
+                    thread.before = before;
+                    Running::new_unchecked(thread.tid).ask_to_stop()
+                });
+                self.tolerate(i, result.map_err(Error::from))?;
             }
         }
         let mut i = 0;
@@ -287,6 +362,10 @@ impl Parking<'_, '_> {
                     self.threads.all[i].way.place = Place::Handler;
                 } else if stub {
                     // Out of the handler by a jump, maybe.
+                    self.threads.all[i].way.place = Place::Elsewhere;
+                    if self.free && !self.wants_patch() {
+                        return Ok(());
+                    }
                     if !masked {
                         self.quiet(i)?;
                     }
@@ -312,9 +391,7 @@ impl Parking<'_, '_> {
             Stop::Exit(_) => {}
             Stop::Interrupted | Stop::Group(_) => {
                 self.threads.group_stopped |= matches!(stop, Stop::Group(_));
-                let stopped = self.threads.all[i].stopped()?;
-                let place = place::place_of(stopped, self.executable, &self.memory, None)?;
-                self.threads.all[i].way.place = place;
+                self.find(i)?;
             }
             // Only those that its own instructions raise are blocked nowhere.
             Stop::Signal(number) => {
@@ -342,15 +419,20 @@ impl Parking<'_, '_> {
             return Err(self.late());
         }
         self.threads.check_leader()?;
+        let alone = self.threads.all.len() == 1;
+        if !self.free && !alone && self.handlers.is_some_and(|since| now - since > PATIENCE) {
+            return self.set_all_free();
+        }
         for i in 0..self.threads.all.len() {
             let thread = &mut self.threads.all[i];
             if thread.stopped.is_some() || thread.way.look.is_none_or(|look| look > now) {
                 continue;
             }
-            thread.way.look = Some(now + LOOK);
+            (thread.way.look, thread.before) = (Some(now + LOOK), None);
+            let may_block = self.free || thread.way.place == Place::Handler;
             // A look would interrupt a call that a handler is blocked in; its end shows by itself.
             let result = (|| {
-                if thread.way.place != Place::Handler || BlockedCall::read(thread.tid)?.is_none() {
+                if !may_block || BlockedCall::read(thread.tid)?.is_none() {
                     Running::new_unchecked(thread.tid).ask_to_stop()?;
                 }
                 Ok(())
@@ -400,7 +482,8 @@ impl Parking<'_, '_> {
                 return Ok(());
             }
             let thread = self.threads.all[i].stopped.take().ok_or_else(super::freeze::lost)?;
-            let (stopped, stop) = thread.resume(0)?.wait(self.watch, "a signal is to be delivered")?;
+            let on_its_way = std::mem::take(&mut self.threads.all[i].signal);
+            let (stopped, stop) = thread.resume(on_its_way)?.wait(self.watch, "a signal is to be delivered")?;
             self.threads.log.debug(&format!("let in: {stop:?}"));
             match stop {
                 Stop::Signal(signal) => {
@@ -441,14 +524,8 @@ impl Parking<'_, '_> {
         stall("unpatched", self.watch)?;
         let mut parked = Vec::new();
         for i in 0..self.threads.all.len() {
-            let stopped = self.threads.all[i].stopped()?;
-            let registers = place::at_restart(stopped, self.executable)?;
-            stopped.set_registers(&registers)?;
-            let flags = RemoteAddr(registers.sp().0.wrapping_add(record::FLAGS));
-            let value = self.memory.read_u64(flags)? | record::FLAG_RESUMED;
-            self.memory.write(flags, &value.to_le_bytes())?;
+            parked.push(self.at_restart(i)?);
             self.unquiet(i)?;
-            parked.push(registers);
         }
         self.drop_copies(parked.first().copied())?;
         let (pid, count) = (self.threads.pid, self.threads.all.len());

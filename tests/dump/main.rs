@@ -350,6 +350,27 @@ fn the_handler_of_a_fault_returns_to_the_threads_own_mask() {
 }
 
 #[test]
+fn a_handler_may_wait_for_another_thread() {
+    if !root() {
+        return;
+    }
+    let process = Process::start("wait");
+    process.goes_on();
+    for n in 1..4 {
+        // To the thread that does not answer.
+        // SAFETY: a plain system call.
+        unsafe { libc::syscall(libc::SYS_tgkill, process.pid(), process.pid(), libc::SIGUSR1) };
+        process.wait_for(|text| text.contains(&format!("handler {n}")));
+        let output = process.dump(&[]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(process.out().contains(&format!("left {n}")));
+        fs::remove_dir_all(process.images()).unwrap();
+    }
+    process.goes_on();
+    assert_eq!(process.harm(&process.descriptors()), None);
+}
+
+#[test]
 fn every_thread_waits_in_the_gate() {
     if !root() {
         return;

@@ -165,6 +165,34 @@ static int caller(void *mine)
 			put("FAIL: getpid", 0);
 }
 
+// A handler that waits for another thread, which takes its time.
+static volatile int asked, answered;
+
+static int answer(void *mine)
+{
+	u64 time[2] = {0, 400000000};
+	for (;; ++*(volatile u64 *)mine) {
+		while (!asked)
+			S(FUTEX, &asked, 0 /* FUTEX_WAIT */, 0, 0);
+		asked = 0;
+		S(CLOCK_NANOSLEEP, 1, 0, time, 0);
+		answered = 1;
+		S(FUTEX, &answered, 1 /* FUTEX_WAKE */, 1);
+	}
+	return 0;
+}
+
+static void ask(int signal)
+{
+	(void)signal;
+	put("handler", ++signals);
+	answered = 0, asked = 1;
+	S(FUTEX, &asked, 1, 1);
+	while (!answered)
+		S(FUTEX, &answered, 0, 0, 0);
+	put("left", signals);
+}
+
 // One round: every thread has made one.
 static void together(void)
 {
@@ -186,6 +214,8 @@ void __isam_entry(long *sp)
 	struct { void (*handler)(int); u64 flags; const void *restorer; u64 mask; } action = {handler, 0x04000000, __isam_restore_rt, 0};
 	if (*what == 'p' || *what == 'b')
 		action.handler = count;
+	if (*what == 'w')
+		action.handler = ask;
 	S(RT_SIGACTION, 10, &action, 0, 8);
 	action.handler = allow;
 	S(RT_SIGACTION, 11 /* SIGSEGV */, &action, 0, 8);
@@ -202,6 +232,11 @@ void __isam_entry(long *sp)
 		case 'l': work(20000000); break;
 		case 'm': together(); break;
 		case 'f': fault(20000); break;
+		case 'w':
+			if (!threads[SPINNER].tid && start(SPINNER, answer) < 0)
+				put("FAIL: no thread", 0);
+			work(20000000);
+			break;
 		case 'h': for (;;) work(1u << 30);
 		case 's': r = S(CLOCK_NANOSLEEP, 1, 0, time, 0); break;
 		case 'e': r = S(EPOLL_PWAIT, ep, &event, 1, 3000, 0, 8); break;
@@ -213,7 +248,7 @@ void __isam_entry(long *sp)
 		if (r != wanted)
 			put("FAIL: the call returned -", (u64)-r);
 		// Frozen time counts, and under emulation a freeze takes a second; a call made anew takes twice as long.
-		if (*what != 'l' && *what != 'm' && *what != 'f' && *what != 'p' && *what != 'b' && (took < 2850 || took > 4500))
+		if (*what != 'l' && *what != 'm' && *what != 'f' && *what != 'w' && *what != 'p' && *what != 'b' && (took < 2850 || took > 4500))
 			put("FAIL: milliseconds that three seconds took:", took);
 		put("n", i);
 	}
