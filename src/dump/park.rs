@@ -460,11 +460,12 @@ impl Parking<'_, '_> {
                 }
             }
             let pc = self.threads.all[i].stopped()?.registers()?.pc();
+            let handler = if self.threads.all[i].way.place == Place::Handler { "in a signal handler, " } else { "" };
             Ok(Error::NotParked {
                 pid: self.threads.pid,
                 tid,
                 timeout: self.begun.elapsed(),
-                place: format!("is at {} ({pc})", self.executable.name(pc)),
+                place: format!("is {handler}at {} ({pc})", self.executable.name(pc)),
                 remedy: "try a longer --timeout, or --no-park to dump it as it is",
             })
         })();

@@ -193,6 +193,14 @@ static void ask(int signal)
 	put("left", signals);
 }
 
+// A handler that does not return.
+static void stay(int signal)
+{
+	(void)signal;
+	put("handler", ++signals);
+	sleeper((void *)&rounds[PARENT]);
+}
+
 // One round: every thread has made one.
 static void together(void)
 {
@@ -214,8 +222,8 @@ void __isam_entry(long *sp)
 	struct { void (*handler)(int); u64 flags; const void *restorer; u64 mask; } action = {handler, 0x04000000, __isam_restore_rt, 0};
 	if (*what == 'p' || *what == 'b')
 		action.handler = count;
-	if (*what == 'w')
-		action.handler = ask;
+	if (*what == 'w' || *what == 'd')
+		action.handler = *what == 'w' ? ask : stay;
 	S(RT_SIGACTION, 10, &action, 0, 8);
 	action.handler = allow;
 	S(RT_SIGACTION, 11 /* SIGSEGV */, &action, 0, 8);
@@ -233,7 +241,8 @@ void __isam_entry(long *sp)
 		case 'm': together(); break;
 		case 'f': fault(20000); break;
 		case 'w':
-			if (!threads[SPINNER].tid && start(SPINNER, answer) < 0)
+		case 'd':
+			if (!threads[SPINNER].tid && start(SPINNER, *what == 'w' ? answer : sleeper) < 0)
 				put("FAIL: no thread", 0);
 			work(20000000);
 			break;
@@ -248,7 +257,7 @@ void __isam_entry(long *sp)
 		if (r != wanted)
 			put("FAIL: the call returned -", (u64)-r);
 		// Frozen time counts, and under emulation a freeze takes a second; a call made anew takes twice as long.
-		if (*what != 'l' && *what != 'm' && *what != 'f' && *what != 'w' && *what != 'p' && *what != 'b' && (took < 2850 || took > 4500))
+		if (*what != 'l' && *what != 'm' && *what != 'f' && *what != 'w' && *what != 'd' && *what != 'p' && *what != 'b' && (took < 2850 || took > 4500))
 			put("FAIL: milliseconds that three seconds took:", took);
 		put("n", i);
 	}

@@ -83,6 +83,31 @@ fn a_handler_may_wait_for_another_thread() {
 }
 
 #[test]
+fn a_thread_that_does_not_get_there_is_named() {
+    if !root() {
+        return;
+    }
+    let process = Process::start("does not return");
+    process.goes_on();
+    let descriptors = process.descriptors();
+    let tids = fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap();
+    let mut tids = tids.map(|e| e.unwrap().file_name().to_str().unwrap().parse::<i32>().unwrap());
+    let tid = tids.find(|tid| *tid != process.pid()).unwrap();
+    // SAFETY: a plain system call.
+    unsafe { libc::syscall(libc::SYS_tgkill, process.pid(), tid, libc::SIGUSR1) };
+    process.wait_for(|text| text.contains("handler 1"));
+    let output = process.dump(&["--timeout", "1"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(&format!("thread {tid} is in a signal handler, at ")), "{said}");
+    // The handler's own mask; the leader's comes first.
+    let harm = process.harm(&descriptors).filter(|harm| !harm.ends_with("is 0000000000000a00"));
+    assert_eq!(harm, None);
+    process.goes_on();
+    // As it is, it can be dumped.
+    process.dumps_well(&["--no-park"]);
+}
+
+#[test]
 fn every_thread_waits_in_the_gate() {
     if !root() {
         return;
