@@ -276,3 +276,25 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_keeps_its_place_and_its_mask_until_it_is_forgotten() {
+        let shared = Shared::new().unwrap();
+        let undo = shared.get();
+        let (first, second) = (undo.admit(5).unwrap(), undo.admit(6).unwrap());
+        assert_ne!(first, second);
+        assert!(!undo.anything());
+        undo.masking(second, 0x800);
+        assert_eq!((undo.admit(6), undo.own_mask(first), undo.own_mask(second)), (Some(second), None, Some(0x800)));
+        assert!(undo.anything());
+        undo.forget(second);
+        assert!(!undo.anything());
+        // Whoever gets the ID next has changed nothing yet.
+        let again = undo.admit(6).unwrap();
+        assert_eq!(undo.own_mask(again), None);
+    }
+}

@@ -185,8 +185,9 @@ impl Process {
         if text != executable.range("text", &range).unwrap() {
             return Some("its text is not the file's".into());
         }
-        if self.images().exists() {
-            let names: Vec<_> = fs::read_dir(self.images()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        // They may be being removed in this moment.
+        if let Ok(entries) = fs::read_dir(self.images()) {
+            let names: Vec<_> = entries.flatten().map(|e| e.file_name()).collect();
             return Some(format!("images are left: {names:?}"));
         }
         None
