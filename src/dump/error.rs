@@ -28,13 +28,15 @@ pub enum Error {
         pid: i32,
     },
     /// The process did not come to an equivalence point.
-    #[error("process {pid} did not reach an equivalence point within {timeout:?}: thread {pid} {place}; {remedy}")]
+    #[error("process {pid} did not reach an equivalence point within {timeout:?}: thread {tid} {place}; {remedy}")]
     NotParked {
         /// Which process.
         pid: i32,
+        /// Which of its threads.
+        tid: i32,
         /// How long it was awaited.
         timeout: std::time::Duration,
-        /// Where its thread is.
+        /// Where that thread is.
         place: String,
         /// What to do about it.
         remedy: &'static str,

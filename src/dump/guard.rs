@@ -3,37 +3,103 @@
 //! The worker is a process of its own session, so that nothing that kills the command (a terminal,
 //! a shell, an impatient user) kills the tracer with it. It notices the command's death through a pipe
 //! and leaves the process as it found it. Should the worker be the one that dies, the kernel lets its
-//! tracee go, and the command repairs what [`Undo`] says is left: polls to be unpatched, a signal
-//! mask to be set back. Either way half-written images are removed.
+//! tracee go, and the command repairs what [`Undo`] says is left: polls to be unpatched, signal
+//! masks of threads to be set back. Either way half-written images are removed.
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe, setsid};
 
-use super::{Error, Log, Options, Report, Result, park};
+use super::{Error, Log, Options, Report, Result, threads};
 use crate::tracee::Watch;
 
 /// How long repairs may wait for the process.
 pub const REPAIR_LIMIT: Duration = Duration::from_millis(1500);
 
-/// What the worker has changed in the process and not yet put back. Lives in memory that both share.
-#[derive(Debug, Default)]
+/// How many threads a process may have: the places of [`Undo`]. Only those in use take memory.
+pub const MAX_THREADS: usize = 1 << 16;
+
+/// What the worker has changed in the process and not yet put back. Lives in memory that both share, and that
+/// starts as zeros: nothing is changed.
+#[derive(Debug)]
 pub struct Undo {
     /// Polls are patched.
     pub patched: AtomicBool,
-    /// The signal mask is not the thread's own.
-    pub masked: AtomicBool,
-    /// The thread's own signal mask.
-    pub mask: AtomicU64,
     /// The dump is complete: images stay, whatever happens.
     pub complete: AtomicBool,
+    /// How many of `threads` were ever in use.
+    used: AtomicUsize,
+    threads: [ThreadUndo; MAX_THREADS],
+}
+
+/// One thread's part; free if `tid` is 0.
+#[derive(Debug)]
+struct ThreadUndo {
+    tid: AtomicI32,
+    /// The signal mask is not the thread's own.
+    masked: AtomicBool,
+    /// The thread's own signal mask.
+    mask: AtomicU64,
+}
+
+/// A thread's place in an [`Undo`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(usize);
+
+impl Undo {
+    /// The place of a thread, a new one if it has none; `None` if all are taken.
+    #[must_use]
+    pub fn admit(&self, tid: i32) -> Option<Slot> {
+        let used = self.used.load(Ordering::SeqCst);
+        let of = |wanted: i32| self.threads[..used].iter().position(|t| t.tid.load(Ordering::SeqCst) == wanted);
+        if let Some(at) = of(tid) {
+            return Some(Slot(at));
+        }
+        let at = if used < MAX_THREADS { used } else { of(0)? };
+        self.threads[at].masked.store(false, Ordering::SeqCst);
+        self.threads[at].tid.store(tid, Ordering::SeqCst);
+        self.used.store(used.max(at + 1), Ordering::SeqCst);
+        Some(Slot(at))
+    }
+
+    /// A thread is gone: its ID may come to belong to another one.
+    pub fn forget(&self, slot: Slot) {
+        self.threads[slot.0].masked.store(false, Ordering::SeqCst);
+        self.threads[slot.0].tid.store(0, Ordering::SeqCst);
+    }
+
+    /// The own signal mask of a thread that has another one now.
+    #[must_use]
+    pub fn own_mask(&self, slot: Slot) -> Option<u64> {
+        let thread = &self.threads[slot.0];
+        thread.masked.load(Ordering::SeqCst).then(|| thread.mask.load(Ordering::SeqCst))
+    }
+
+    /// To be said before a thread gets another signal mask than `own`.
+    pub fn masking(&self, slot: Slot, own: u64) {
+        self.threads[slot.0].mask.store(own, Ordering::SeqCst);
+        self.threads[slot.0].masked.store(true, Ordering::SeqCst);
+    }
+
+    /// The thread has its own mask again.
+    pub fn unmasked(&self, slot: Slot) {
+        self.threads[slot.0].masked.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether anything is to be put back.
+    #[must_use]
+    pub fn anything(&self) -> bool {
+        let used = self.used.load(Ordering::SeqCst);
+        self.patched.load(Ordering::SeqCst)
+            || self.threads[..used].iter().any(|thread| thread.masked.load(Ordering::SeqCst))
+    }
 }
 
 /// One [`Undo`] that parent and child of a fork share.
@@ -46,7 +112,7 @@ impl Shared {
         let at = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                4096,
+                size_of::<Undo>(),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED | libc::MAP_ANONYMOUS,
                 -1,
@@ -80,6 +146,9 @@ pub fn run(options: &Options, log: &Log, work: impl FnOnce(&mut Watch, &Undo) ->
     // The worker sees the end of `alive` when this process is gone; `answer` is what it has to say.
     let (alive_read, alive_write) = pipe().map_err(nix("making a pipe"))?;
     let (answer_read, answer_write) = pipe().map_err(nix("making a pipe"))?;
+    // Deaths are for us and the worker to collect, even if whoever started this program ignores those of its children.
+    // SAFETY: no handler is set.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     // SAFETY: this program has one thread, so the child may do anything.
     match unsafe { fork() }.map_err(nix("starting the worker"))? {
         ForkResult::Child => {
@@ -165,11 +234,11 @@ fn rename(pid: i32) {
 
 /// Puts back what a dead worker had changed.
 fn repair(options: &Options, undo: &Undo, log: &Log) {
-    if !undo.patched.load(Ordering::SeqCst) && !undo.masked.load(Ordering::SeqCst) {
+    if !undo.anything() {
         return;
     }
     log.warn(&format!("the worker died; repairing process {}", options.pid));
-    if let Err(error) = park::repair(options.pid, undo) {
+    if let Err(error) = threads::repair(options.pid, undo, log) {
         log.error(&format!("repairing process {}: {error}", options.pid));
     }
 }
@@ -205,5 +274,27 @@ impl Report {
             freezing: Duration::from_micros(next()),
             frozen: Duration::from_micros(next()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_keeps_its_place_and_its_mask_until_it_is_forgotten() {
+        let shared = Shared::new().unwrap();
+        let undo = shared.get();
+        let (first, second) = (undo.admit(5).unwrap(), undo.admit(6).unwrap());
+        assert_ne!(first, second);
+        assert!(!undo.anything());
+        undo.masking(second, 0x800);
+        assert_eq!((undo.admit(6), undo.own_mask(first), undo.own_mask(second)), (Some(second), None, Some(0x800)));
+        assert!(undo.anything());
+        undo.forget(second);
+        assert!(!undo.anything());
+        // Whoever gets the ID next has changed nothing yet.
+        let again = undo.admit(6).unwrap();
+        assert_eq!(undo.own_mask(again), None);
     }
 }

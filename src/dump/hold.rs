@@ -1,7 +1,8 @@
 //! `isamorph park` and `unpark`: a portable process held in its stub's gate, with no tracer, for any CRIU to dump.
 //!
-//! The gate is an untimed futex wait on the record's flags word, inside the stub and before its call. All signals wait
-//! outside: a handler would leave the equivalence point, for as long as it runs. The thread's own mask is in the record.
+//! The gate is an untimed futex wait on the flags word of each thread's record, inside the stub and before its call. All
+//! signals wait outside: a handler would leave the equivalence point, for as long as it runs. A thread's own mask is in
+//! its record.
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,8 @@ use super::guard::Undo;
 use super::{Error, Log, Options, Report, Result, freeze, survey};
 use crate::portable::Executable;
 use crate::tracee::host::{self, SYSCALL_LEN};
-use crate::tracee::proc::BlockedCall;
-use crate::tracee::{Running, Stopped, Watch};
+use crate::tracee::proc::{self, BlockedCall};
+use crate::tracee::{Memory, Running, Stopped, Watch};
 
 fn executable(pid: i32, log: &Log) -> Result<Executable> {
     survey::portable_executable(pid, log)?.ok_or_else(|| Error::Unsupported {
@@ -34,26 +35,33 @@ pub fn park(options: &Options, watch: &mut Watch, undo: &Undo, log: &Log) -> Res
     let survey = survey::survey(options, log)?;
     let frozen = freeze::freeze(&survey, watch, undo, log)?;
     let freezing = started.elapsed();
-    let flags = RemoteAddr(frozen.registers.sp().0.wrapping_add(record::FLAGS));
-    let result = frozen.stopped().and_then(|stopped| {
-        let memory = stopped.memory()?;
-        // What is parked already keeps its mask.
-        let closed = memory.read_u64(flags)? | record::FLAG_RESUMED | record::FLAG_GATE;
-        Ok(memory.write(flags, &closed.to_le_bytes())?)
-    });
+    let tids: Vec<i32> = frozen.threads.iter().map(|thread| thread.tid).collect();
+    let result = frozen.leader().and_then(|leader| close_gates(&leader.stopped()?.memory()?, &frozen));
     freeze::release(frozen, undo, log);
     result?;
     undo.complete.store(true, Ordering::SeqCst);
-    // It only has to walk a few instructions to the gate; but handlers of signals that came meanwhile may be first.
+    // They only have to walk a few instructions to the gate; but handlers of signals that came meanwhile may be first.
     let deadline = Instant::now() + Duration::from_secs(5);
-    while !shut_out_signals(pid, &executable, watch)? {
-        if Instant::now() > deadline {
-            return Err(Error::NotHeld { pid, reason: "it did not come to the gate".into() });
+    for tid in tids {
+        while !shut_out_signals(tid, &executable, watch)? {
+            if Instant::now() > deadline {
+                return Err(Error::NotHeld { pid, reason: format!("its thread {tid} did not come to the gate") });
+            }
+            watch.check()?;
+            std::thread::sleep(Duration::from_millis(1));
         }
-        watch.check()?;
-        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(Report { parked: true, freezing, frozen: started.elapsed(), pages: 0 })
+}
+
+/// Closes the gate of every thread. What is parked already keeps its mask.
+fn close_gates(memory: &Memory, frozen: &freeze::Frozen) -> Result<()> {
+    for thread in &frozen.threads {
+        let flags = RemoteAddr(thread.registers.sp().0.wrapping_add(record::FLAGS));
+        let closed = memory.read_u64(flags)? | record::FLAG_RESUMED | record::FLAG_GATE;
+        memory.write(flags, &closed.to_le_bytes())?;
+    }
+    Ok(())
 }
 
 /// A thread that stands in the gate, stopped.
@@ -86,6 +94,22 @@ impl AtGate {
     fn word(&self, offset: u64) -> RemoteAddr {
         RemoteAddr(self.registers.sp().0.wrapping_add(offset))
     }
+
+    /// Opens it: the thread will go on from the restart label, with its own mask. `flags` are its record's.
+    fn open(&mut self, flags: u64, executable: &Executable) -> Result<()> {
+        let memory = self.stopped.memory()?;
+        if flags & record::FLAG_MASK != 0 {
+            let own = memory.read_u64(self.word(record::GATE_MASK))?;
+            self.stopped.set_sigmask(own)?;
+        }
+        let opened = flags & !(record::FLAG_GATE | record::FLAG_MASK);
+        memory.write(self.word(record::FLAGS), &opened.to_le_bytes())?;
+        if let RegisterFile::X86_64(regs) = &mut self.registers {
+            (regs.orig_rax, regs.rax) = (u64::MAX, 0);
+        }
+        self.registers.set_pc(RemoteAddr(executable.manifest.syscall_restart));
+        Ok(self.stopped.set_registers(&self.registers)?)
+    }
 }
 
 /// Blocks all signals of a thread in the gate; whether it is there. What is told first and done second is
@@ -107,31 +131,42 @@ fn shut_out_signals(pid: i32, executable: &Executable, watch: &Watch) -> Result<
     Ok(true)
 }
 
-/// Opens the gate of a process that [`park`] holds.
+/// Opens the gates of a process that [`park`] holds, all of them or none.
 ///
 /// # Errors
-/// It is not held.
+/// It is not held: none of its threads stands at a closed gate. One that is elsewhere while others are held, as
+/// after an `unpark` that was killed, goes on as it does, and is named in the log.
 pub fn unpark(pid: i32, timeout: Duration, log: &Log) -> Result<()> {
     let executable = executable(pid, log)?;
     let watch = Watch::new(None, Instant::now().checked_add(timeout))?;
-    let mut gate = match AtGate::stop(pid, &executable, &watch)? {
-        Ok(gate) => gate,
-        Err(place) => return Err(Error::NotHeld { pid, reason: format!("its thread is at {place}") }),
-    };
-    let (memory, flags) = (gate.stopped.memory()?, gate.word(record::FLAGS));
-    let value = memory.read_u64(flags)?;
-    if value & record::FLAG_GATE == 0 {
+    let (mut gates, mut elsewhere) = (Vec::new(), Vec::new());
+    for tid in proc::threads(pid)? {
+        match AtGate::stop(tid, &executable, &watch)? {
+            Ok(gate) => gates.push(gate),
+            Err(place) => elsewhere.push(format!("thread {tid} is at {place}")),
+        }
+    }
+    let mut closed = Vec::new();
+    for gate in gates {
+        let value = gate.stopped.memory()?.read_u64(gate.word(record::FLAGS))?;
+        if value & record::FLAG_GATE == 0 {
+            elsewhere.push(format!("the gate of thread {} is open", gate.stopped.pid()));
+            gate.stopped.detach()?;
+        } else {
+            closed.push((gate, value));
+        }
+    }
+    if closed.is_empty() {
+        return Err(Error::NotHeld { pid, reason: elsewhere.join(", ") });
+    }
+    for place in elsewhere {
+        log.warn(&place);
+    }
+    for (gate, value) in &mut closed {
+        gate.open(*value, &executable)?;
+    }
+    for (gate, _) in closed.into_iter().rev() {
         gate.stopped.detach()?;
-        return Err(Error::NotHeld { pid, reason: "its gate is open".into() });
     }
-    if value & record::FLAG_MASK != 0 {
-        gate.stopped.set_sigmask(memory.read_u64(gate.word(record::GATE_MASK))?)?;
-    }
-    memory.write(flags, &(value & !(record::FLAG_GATE | record::FLAG_MASK)).to_le_bytes())?;
-    if let RegisterFile::X86_64(regs) = &mut gate.registers {
-        (regs.orig_rax, regs.rax) = (u64::MAX, 0);
-    }
-    gate.registers.set_pc(RemoteAddr(executable.manifest.syscall_restart));
-    gate.stopped.set_registers(&gate.registers)?;
-    Ok(gate.stopped.detach()?)
+    Ok(())
 }

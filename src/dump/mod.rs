@@ -19,6 +19,7 @@ pub mod log;
 pub mod mm;
 pub mod pages;
 pub mod park;
+pub mod place;
 pub mod polls;
 pub mod self_report;
 pub mod special;
@@ -26,6 +27,7 @@ pub mod stall;
 pub mod survey;
 pub mod task;
 pub mod thread;
+pub mod threads;
 pub mod tree;
 pub mod tty;
 
@@ -159,7 +161,7 @@ fn write_tree(
         root_id: files.special(pid, "root")?,
         umask: Some(survey.status.umask),
     };
-    let core = task::core(survey, frozen, &own)?;
+    let cores = task::cores(survey, frozen, &own)?;
     watch.check()?;
 
     let begun = Instant::now();
@@ -169,12 +171,14 @@ fn write_tree(
     stall("pages", watch)?;
 
     let id = pid as u64;
-    tree.write_one(id, core)?;
+    for (thread, core) in frozen.threads.iter().zip(cores) {
+        tree.write_one(thread.tid as u64, core)?;
+    }
     tree.write_one(id, mm)?;
     tree.write_one(id, fs)?;
     tree.write_one(id, tree::ids())?;
     files.write(tree)?;
-    tree.write_one(None, tree::pstree(survey))?;
+    tree.write_one(None, tree::pstree(survey, frozen))?;
     tree.write_one(0, own.clocks)?;
     stall("images", watch)?;
     tree.write_one(None, tree::inventory())?;

@@ -32,7 +32,7 @@ pub struct Counts {
 /// # Errors
 /// Memory cannot be read, an image not be written, or the command is gone.
 pub fn write(tree: &ImageDir, pid: i32, frozen: &Frozen, mappings: &[Mapping], watch: &Watch) -> Result<Counts> {
-    let memory = frozen.stopped()?.memory()?;
+    let memory = frozen.leader()?.stopped()?.memory()?;
     let mut counts = Counts::default();
     let mut writer = PageWriter::create(tree, pid as u64, 1)?;
     let mut buffer = vec![0; PIECE as usize];

@@ -1,11 +1,16 @@
 //! Before anything is stopped: what the process is, and what of it would be refused.
 use std::fs;
 
+use super::guard::MAX_THREADS;
+use super::threads::{leader_ended, too_many};
 use super::{Error, Log, Options, Result, files, mm};
 use crate::portable::{self, Executable};
 use crate::tracee::proc::{self, Stat, Status};
 
 const SCHED_DEADLINE: i64 = 6;
+// Of kcmp(2).
+const KCMP_FILES: i32 = 2;
+const KCMP_FS: i32 = 3;
 
 /// What is known of a process before it is stopped.
 #[derive(Debug)]
@@ -32,24 +37,22 @@ pub fn survey(options: &Options, log: &Log) -> Result<Survey> {
     let (stat, status) = (Stat::read(pid)?, Status::read(pid)?);
     let refuse =
         |what: String, reason, remedy: &str| Err(Error::Unsupported { pid, what, reason, remedy: remedy.to_owned() });
+    let tids = proc::threads(pid)?;
+    if stat.state == 'Z' && tids.len() > 1 {
+        return Err(leader_ended(pid));
+    }
     if stat.state == 'Z' || stat.state == 'X' {
         return Err(Error::NoProcess { pid });
     }
-    if status.tracer != 0 {
-        return refuse(
-            format!("a tracer (process {})", status.tracer),
-            "only one program can trace a process",
-            "end the debugger first",
-        );
+    if tids.len() > MAX_THREADS {
+        return Err(too_many(pid));
     }
-    if status.threads != 1 {
-        return refuse(format!("{} threads", status.threads), "this version dumps one", "let its other threads end");
-    }
-    if let Some(child) = proc::read_text(pid, &format!("task/{pid}/children"))?.split_whitespace().next() {
-        return refuse(format!("a child (process {child})"), "this version dumps one process", "let its children end");
-    }
-    if status.seccomp != 0 {
-        return refuse("a seccomp filter".into(), "this version does not carry filters", "start it without the filter");
+    for tid in tids {
+        match check_thread(pid, tid) {
+            // It has ended meanwhile.
+            Err(_) if tid != pid && !proc::path(pid, &format!("task/{tid}")).exists() => {}
+            other => other?,
+        }
     }
     if stat.session != pid && !options.shell_job {
         return refuse(
@@ -58,15 +61,6 @@ pub fn survey(options: &Options, log: &Log) -> Result<Survey> {
             "use --shell-job, or start it with setsid",
         );
     }
-    // SAFETY: a plain system call.
-    if unsafe { libc::syscall(libc::SYS_sched_getscheduler, pid) } == SCHED_DEADLINE {
-        return refuse(
-            "the scheduling policy SCHED_DEADLINE".into(),
-            "the image format has no place for its times",
-            "let it choose another policy",
-        );
-    }
-    namespaces(pid)?;
     for mapping in crate::tracee::maps::read(pid)? {
         mm::check(pid, &mapping)?;
     }
@@ -82,16 +76,57 @@ pub fn survey(options: &Options, log: &Log) -> Result<Survey> {
     Ok(Survey { pid, stat, status, portable })
 }
 
+/// What a thread has of its own that is refused.
+fn check_thread(pid: i32, tid: i32) -> Result<()> {
+    let of = if tid == pid { String::new() } else { format!(" (its thread {tid})") };
+    let refuse = |what: String, reason, remedy: &str| {
+        Err(Error::Unsupported { pid, what: format!("{what}{of}"), reason, remedy: remedy.to_owned() })
+    };
+    let status = Status::read(tid)?;
+    if status.tracer != 0 {
+        return refuse(
+            format!("a tracer (process {})", status.tracer),
+            "only one program can trace a process",
+            "end the debugger first",
+        );
+    }
+    if let Some(child) = proc::read_text(pid, &format!("task/{tid}/children"))?.split_whitespace().next() {
+        return refuse(format!("a child (process {child})"), "this version dumps one process", "let its children end");
+    }
+    if status.seccomp != 0 {
+        return refuse("a seccomp filter".into(), "this version does not carry filters", "start it without the filter");
+    }
+    // SAFETY: a plain system call.
+    if unsafe { libc::syscall(libc::SYS_sched_getscheduler, tid) } == SCHED_DEADLINE {
+        return refuse(
+            "the scheduling policy SCHED_DEADLINE".into(),
+            "the image format has no place for its times",
+            "let it choose another policy",
+        );
+    }
+    for (kind, what) in [(KCMP_FILES, "descriptors of its own"), (KCMP_FS, "a working directory of its own")] {
+        // SAFETY: a plain system call. Kernels without it say ENOSYS: they cannot tell.
+        if tid != pid && unsafe { libc::syscall(libc::SYS_kcmp, pid, tid, kind, 0, 0) } > 0 {
+            return refuse(
+                what.into(),
+                "a restored process shares them among its threads",
+                "let its threads not call unshare(2)",
+            );
+        }
+    }
+    namespaces(pid, tid, &of)
+}
+
 /// Namespaces that differ from ours hold resources that this version does not carry.
-fn namespaces(pid: i32) -> Result<()> {
+fn namespaces(pid: i32, tid: i32, of: &str) -> Result<()> {
     for name in ["pid", "mnt", "net", "ipc", "uts", "user", "cgroup", "pid_for_children"] {
         let (own, children) = name.strip_suffix("_for_children").map_or((name, ""), |own| (own, " for its children"));
         let Ok(ours) = fs::read_link(format!("/proc/self/ns/{own}")) else { continue };
         // The link of a namespace for children leads nowhere until there is one.
-        if fs::read_link(proc::path(pid, &format!("ns/{name}"))).ok() != Some(ours) {
+        if fs::read_link(proc::path(tid, &format!("ns/{name}"))).ok() != Some(ours) {
             return Err(Error::Unsupported {
                 pid,
-                what: format!("a namespace of its own ({own}){children}"),
+                what: format!("a namespace of its own ({own}){children}{of}"),
                 reason: "this version does not carry namespaces (but the time namespace)",
                 remedy: format!("run isamorph inside: nsenter -t {pid} --all isamorph dump …"),
             });

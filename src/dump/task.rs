@@ -1,52 +1,62 @@
-//! The process as a whole: `core-PID.img` and `timens-0.img`.
-use super::freeze::Frozen;
-use super::self_report::{Interval, Queue, SelfReport};
+//! The process as a whole: `core-TID.img` and `timens-0.img`.
+use super::freeze::{Frozen, FrozenThread};
+use super::self_report::{Interval, Queue, SelfReport, ThreadReport};
 use super::survey::Survey;
 use super::tree::CGROUP_SET;
 use super::{Error, Result, thread};
 use crate::image::proto;
-use crate::tracee::proc::{self, Status};
+use crate::tracee::proc::{self, Stat, Status};
 
 /// States of tasks in images.
 const ALIVE: u32 = 1;
 const STOPPED: u32 = 3;
 
-/// The core entry of a process with one thread.
+/// The core entries of a process's threads, the leader's with what concerns the process.
 ///
 /// # Errors
 /// Something cannot be read any more.
-pub fn core(survey: &Survey, frozen: &Frozen, own: &SelfReport) -> Result<proto::CoreEntry> {
+pub fn cores(survey: &Survey, frozen: &Frozen, own: &SelfReport) -> Result<Vec<proto::CoreEntry>> {
+    let threads = frozen.threads.iter().zip(&own.threads);
+    let mut cores = threads.map(|(thread, own)| of_thread(thread, own)).collect::<Result<Vec<_>>>()?;
+    if let Some(leader) = cores.first_mut() {
+        leader.tc = Some(of_process(survey, frozen, own)?);
+    }
+    Ok(cores)
+}
+
+fn of_process(survey: &Survey, frozen: &Frozen, own: &SelfReport) -> Result<proto::TaskCoreEntry> {
     let pid = survey.pid;
-    let stopped = frozen.stopped()?;
-    let mask = stopped.sigmask()?;
     let mut limits = Vec::new();
     for (cur, max) in proc::limits(pid)? {
         limits.push(proto::RlimitEntry { cur, max });
     }
     let loginuid = proc::number(pid, "loginuid", 10)?.map(|uid| uid as u32).filter(|uid| *uid != u32::MAX);
-    let mut core = thread::core(stopped, frozen, own)?;
-    core.tc = Some(proto::TaskCoreEntry {
+    Ok(proto::TaskCoreEntry {
         task_state: if frozen.group_stopped { STOPPED } else { ALIVE },
         exit_code: 0,
         personality: proc::number(pid, "personality", 16)?.unwrap_or(0) as u32,
         flags: survey.stat.flags,
-        blk_sigset: mask,
+        blk_sigset: frozen.leader()?.stopped()?.sigmask()?,
         comm: survey.stat.comm.clone(),
         timers: Some(timers(own)),
         rlimits: Some(proto::TaskRlimitsEntry { rlimits: limits }),
         cg_set: Some(CGROUP_SET),
-        signals_s: Some(queue(&own.queued[0])),
+        signals_s: Some(queue(&own.queued)),
         loginuid,
         oom_score_adj: proc::number(pid, "oom_score_adj", 10)?.map(|score| score as i32),
         sigactions: actions(own),
         child_subreaper: Some(own.child_subreaper),
         ..Default::default()
-    });
-    if let Some(thread) = &mut core.thread_core {
-        thread.signals_p = Some(queue(&own.queued[1]));
-        thread.blk_sigset = Some(mask);
-        thread.comm = Some(survey.stat.comm.clone());
-        thread.creds = Some(credentials(&Status::read(pid)?, own));
+    })
+}
+
+fn of_thread(thread: &FrozenThread, own: &ThreadReport) -> Result<proto::CoreEntry> {
+    let mut core = thread::core(thread, own)?;
+    if let Some(state) = &mut core.thread_core {
+        state.signals_p = Some(queue(&own.queued));
+        state.blk_sigset = Some(thread.stopped()?.sigmask()?);
+        state.comm = Some(Stat::read(thread.tid)?.comm);
+        state.creds = Some(credentials(&Status::read(thread.tid)?, own));
     }
     Ok(core)
 }
@@ -95,7 +105,7 @@ fn timers(own: &SelfReport) -> proto::TaskTimersEntry {
     proto::TaskTimersEntry { real: interval(real), virt: interval(virt), prof: interval(prof), posix: posix.collect() }
 }
 
-fn credentials(status: &Status, own: &SelfReport) -> proto::CredsEntry {
+fn credentials(status: &Status, own: &ThreadReport) -> proto::CredsEntry {
     let halves = |set: u64| vec![set as u32, (set >> 32) as u32];
     let [inheritable, permitted, effective, bounding, ambient] = status.caps;
     proto::CredsEntry {

@@ -1,19 +1,19 @@
 //! One thread: registers, scheduling, robust list, alternate stack.
 use isamorph_arch::RegisterFile;
 
-use super::freeze::Frozen;
-use super::self_report::SelfReport;
+use super::freeze::FrozenThread;
+use super::self_report::ThreadReport;
 use super::{Error, Result};
 use crate::image::proto;
 use crate::image::proto::core_entry::March;
-use crate::tracee::{FpState, Stopped};
+use crate::tracee::FpState;
 
 /// The thread's part of a core entry; signals and credentials are the caller's to add.
 ///
 /// # Errors
 /// The thread cannot be asked.
-pub fn core(stopped: &Stopped, frozen: &Frozen, own: &SelfReport) -> Result<proto::CoreEntry> {
-    let pid = stopped.pid();
+pub fn core(thread: &FrozenThread, own: &ThreadReport) -> Result<proto::CoreEntry> {
+    let pid = thread.tid;
     let (list, list_len) = robust_list(pid)?;
     let thread_core = proto::ThreadCoreEntry {
         futex_rla: list,
@@ -24,7 +24,7 @@ pub fn core(stopped: &Stopped, frozen: &Frozen, own: &SelfReport) -> Result<prot
             ss_flags: own.alternate_stack.2,
         }),
         pdeath_sig: (own.pdeath_signal != 0).then_some(own.pdeath_signal),
-        rseq_entry: frozen.rseq.map(|rseq| proto::RseqEntry {
+        rseq_entry: thread.rseq.map(|rseq| proto::RseqEntry {
             rseq_abi_pointer: rseq.pointer,
             rseq_abi_size: rseq.size,
             signature: rseq.signature,
@@ -34,7 +34,7 @@ pub fn core(stopped: &Stopped, frozen: &Frozen, own: &SelfReport) -> Result<prot
     };
     let mut core = proto::CoreEntry { thread_core: Some(thread_core), ..Default::default() };
     let clear_tid_addr = own.tid_address;
-    match (frozen.resumable, stopped.fp()?) {
+    match (thread.resumable, thread.stopped()?.fp()?) {
         (RegisterFile::X86_64(regs), FpState::X86_64(area)) => {
             core.mtype = March::X8664.into();
             core.thread_info = Some(proto::ThreadInfoX86 {

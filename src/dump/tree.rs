@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use super::Summary;
+use super::freeze::Frozen;
 use super::survey::Survey;
 use crate::image::proto;
 
@@ -50,16 +51,15 @@ fn object_ids(id: u32) -> proto::TaskKobjIdsEntry {
     }
 }
 
-/// The process tree.
+/// The process tree: one process, with its threads, the leader first.
 #[must_use]
-pub fn pstree(survey: &Survey) -> proto::PstreeEntry {
-    let pid = survey.pid.unsigned_abs();
+pub fn pstree(survey: &Survey, frozen: &Frozen) -> proto::PstreeEntry {
     proto::PstreeEntry {
-        pid,
+        pid: survey.pid.unsigned_abs(),
         ppid: 0,
         pgid: survey.stat.pgrp.unsigned_abs(),
         sid: survey.stat.session.unsigned_abs(),
-        threads: vec![pid],
+        threads: frozen.threads.iter().map(|thread| thread.tid.unsigned_abs()).collect(),
     }
 }
 

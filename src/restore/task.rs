@@ -171,6 +171,7 @@ pub fn plan_others(tree: &Tree, pipes: &launch::Pipes, program: &mut Program, wi
     for thread in &tree.others {
         let index = program.thread(|program| {
             plan_thread(tree, thread, program);
+            plan_own_pending(tree, thread, program)?;
             plan_privileges(tree, thread, program, without)?;
             pipes.plan_ready(program);
             Ok::<_, super::Error>(())
@@ -188,7 +189,7 @@ pub fn plan_others(tree: &Tree, pipes: &launch::Pipes, program: &mut Program, wi
     Ok(())
 }
 
-/// Timers and pending signals, which may be those of any thread.
+/// Timers, which may notify any thread, and signals that wait for the process or its leader.
 ///
 /// # Errors
 /// A timer that cannot be made again; a damaged signal.
@@ -196,12 +197,14 @@ pub fn plan_pending(tree: &Tree, program: &mut Program) -> Result<()> {
     plan_timers(tree, program)?;
     let pid = Arg::from(tree.pid());
     queue(tree, program, tree.task.signals_s.as_ref(), libc::SYS_rt_sigqueueinfo, &[pid])?;
-    for thread in tree.threads() {
-        // From the leader: the kernel lets nobody else say that a signal is its own.
-        let whom = [pid, thread.tid.into()];
-        queue(tree, program, thread.state.signals_p.as_ref(), libc::SYS_rt_tgsigqueueinfo, &whom)?;
-    }
-    Ok(())
+    plan_own_pending(tree, &tree.leader, program)
+}
+
+/// Signals that wait for one thread: queued by itself, because the kernel lets nobody else say that tgkill(2) or the
+/// kernel sent them (`do_rt_tgsigqueueinfo`).
+fn plan_own_pending(tree: &Tree, thread: &Thread, program: &mut Program) -> Result<()> {
+    let whom = [Arg::from(tree.pid()), thread.tid.into()];
+    queue(tree, program, thread.state.signals_p.as_ref(), libc::SYS_rt_tgsigqueueinfo, &whom)
 }
 
 fn queue(

@@ -27,7 +27,8 @@ use super::{Error, Memory, Result, Stop, Stopped};
 /// Bytes for buffers of the calls.
 pub const SCRATCH_LEN: usize = 1024;
 /// Signals that a thread raises by its own instructions; blocking them would kill it.
-const SYNCHRONOUS: [i32; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+pub const SYNCHRONOUS: [i32; 6] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
 
 /// Every signal blocked but those that instructions raise.
 #[must_use]

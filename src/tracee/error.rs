@@ -16,6 +16,12 @@ pub enum Error {
         /// `exit status N`, `signal N`, or what was being done to it.
         how: String,
     },
+    /// Waiting for the thread is in vain: it has another ID, or somebody else has collected its death.
+    #[error("process {pid} died (no longer traced)")]
+    Gone {
+        /// Whose death.
+        pid: i32,
+    },
     /// A ptrace request was refused.
     #[error("ptrace {request} of process {pid}: {source}")]
     Ptrace {
@@ -126,6 +132,6 @@ impl Error {
     /// Whether the process is gone.
     #[must_use]
     pub fn is_death(&self) -> bool {
-        matches!(self, Self::Died { .. })
+        matches!(self, Self::Died { .. } | Self::Gone { .. })
     }
 }

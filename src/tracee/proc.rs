@@ -44,6 +44,22 @@ pub fn path(pid: i32, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/{name}"))
 }
 
+/// The threads of a process, the leader first, the others in the order of their creation.
+///
+/// # Errors
+/// If the process is gone.
+pub fn threads(pid: i32) -> Result<Vec<i32>> {
+    let path = path(pid, "task");
+    let system = |source| Error::Proc { path: path.clone(), source };
+    let mut tids = Vec::new();
+    for entry in fs::read_dir(&path).map_err(system)? {
+        let entry = entry.map_err(system)?;
+        tids.extend(entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    tids.sort_by_key(|tid| *tid != pid);
+    Ok(tids)
+}
+
 fn parse_error(pid: i32, name: &str, what: &'static str, text: &str) -> Error {
     Error::Parse { path: path(pid, name), what, text: text.chars().take(200).collect() }
 }

@@ -86,13 +86,14 @@ impl Running {
             let (stopped, stop) = running.wait(watch, "it is in uninterruptible sleep")?;
             match stop {
                 Stop::Interrupted | Stop::Group(_) => return Ok((stopped, stop)),
-                Stop::Signal(signal) => running = stopped.resume(signal)?,
-                Stop::Entry(_) | Stop::Exit(_) | Stop::Event(_) => running = stopped.resume(0)?,
+                // Any stop uses up the request for one (`ptrace_stop`).
+                Stop::Signal(signal) => running = stopped.resume_to_stop(signal)?,
+                Stop::Entry(_) | Stop::Exit(_) | Stop::Event(_) => running = stopped.resume_to_stop(0)?,
             }
         }
     }
 
-    /// Asks it to stop; the next wait reports [`Stop::Interrupted`], if nothing else comes first.
+    /// Asks it to stop; the next wait reports [`Stop::Interrupted`], if nothing else comes first, which uses the request up.
     ///
     /// # Errors
     /// If it is gone.
@@ -229,7 +230,15 @@ impl Stopped {
     /// # Errors
     /// If it is gone.
     pub fn detach(self) -> Result<()> {
-        sys::simple("DETACH", sys::PTRACE_DETACH, self.pid, 0).map(drop)
+        self.detach_with(0)
+    }
+
+    /// Lets it go for good, with `signal` delivered (0: none).
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn detach_with(self, signal: i32) -> Result<()> {
+        sys::simple("DETACH", sys::PTRACE_DETACH, self.pid, signal as usize).map(drop)
     }
 
     /// Lets it run to the entry or exit of a system call that cannot block, and waits there.
@@ -298,7 +307,7 @@ fn collect(pid: i32, flags: i32) -> Result<Option<Stop>> {
             let error = std::io::Error::last_os_error();
             return match error.raw_os_error() {
                 Some(libc::EINTR) => Ok(None),
-                Some(libc::ECHILD) => Err(Error::Died { pid, how: "no longer traced".into() }),
+                Some(libc::ECHILD) => Err(Error::Gone { pid }),
                 _ => Err(Error::System { what: format!("waiting for process {pid}"), source: error }),
             };
         }

@@ -170,7 +170,7 @@ pub struct Bounds {
 /// Makes room for a stack whose lowest byte is `low`; returns the addresses by which a mapping grew.
 ///
 /// A mapping that grows does so as the kernel would do it. A stack of fixed size takes from the inaccessible guard
-/// right below it, of which at least [`MIN_GUARD`] bytes stay: libc makes guards larger than that for this purpose.
+/// right below it, of which at least `MIN_GUARD` bytes stay: libc makes guards larger than that for this purpose.
 ///
 /// # Errors
 /// How many bytes are missing, and what is in the way.

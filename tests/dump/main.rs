@@ -4,6 +4,8 @@
 //! wherever it is (`--no-park`). Needs root, and compilers unless `ISAMORPH_TEST_PROGRAMS` is a directory with what
 //! `tests/dump/build` makes; `ISAMORPH_TEST_BINARY` is the command if it is not where cargo put it; both are for a node.
 //! `ISAMORPH_TEST_SEED` replays the random moments.
+mod threads;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -162,13 +164,16 @@ impl Process {
 
     /// Why the process is not yet as if nothing had happened.
     fn harm(&self, descriptors: &BTreeSet<PathBuf>) -> Option<String> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let field = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("").trim().to_owned();
-        if field("State:").starts_with(['t', 'T']) || field("TracerPid:") != "0" {
-            return Some(format!("stopped or traced: {} {}", field("State:"), field("TracerPid:")));
-        }
-        if field("SigBlk:") != "0000000000000800" {
-            return Some(format!("its signal mask is {}", field("SigBlk:")));
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap() {
+            // One that ends in this moment is unharmed.
+            let Ok(status) = fs::read_to_string(thread.unwrap().path().join("status")) else { continue };
+            let field = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("").trim().to_owned();
+            if field("State:").starts_with(['t', 'T']) || field("TracerPid:") != "0" {
+                return Some(format!("thread {} is stopped or traced by {}", field("Pid:"), field("TracerPid:")));
+            }
+            if field("SigBlk:") != "0000000000000800" {
+                return Some(format!("the signal mask of thread {} is {}", field("Pid:"), field("SigBlk:")));
+            }
         }
         if self.descriptors() != *descriptors {
             return Some(format!("its descriptors are {:?}", self.descriptors()));
@@ -180,8 +185,9 @@ impl Process {
         if text != executable.range("text", &range).unwrap() {
             return Some("its text is not the file's".into());
         }
-        if self.images().exists() {
-            let names: Vec<_> = fs::read_dir(self.images()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        // They may be being removed in this moment.
+        if let Ok(entries) = fs::read_dir(self.images()) {
+            let names: Vec<_> = entries.flatten().map(|e| e.file_name()).collect();
             return Some(format!("images are left: {names:?}"));
         }
         None
@@ -457,7 +463,11 @@ fn what_cannot_be_dumped_is_refused_by_name_and_goes_on() {
         ("tcp", "a socket"),
         ("unix", "a socket"),
         ("netlink", "a socket"),
-        ("thread", "2 threads"),
+        ("leader", "a first thread that has ended"),
+        ("thread-files", "descriptors of its own (its thread"),
+        ("thread-directory", "a working directory of its own (its thread"),
+        ("thread-net", "(net) (its thread"),
+        ("thread-child", "a child"),
         ("child", "a child"),
         ("zombie", "a child"),
         ("deleted", "it was deleted"),
@@ -502,7 +512,8 @@ fn what_cannot_be_dumped_is_refused_by_name_and_goes_on() {
         assert!(!said.contains("stalled"), "{what} was refused too late: {said}");
         assert!(!process.images().exists());
         let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-        assert!(status.contains("State:\tS") && status.contains("TracerPid:\t0"), "{status}");
+        let state = if what == "leader" { "State:\tZ" } else { "State:\tS" };
+        assert!(status.contains(state) && status.contains("TracerPid:\t0"), "{status}");
         let _ = kill(Pid::from_raw(-process.pid()), Signal::SIGKILL);
     }
 }

@@ -32,6 +32,30 @@ static void need(int ok, const char *what)
     }
 }
 
+static const char *of_thread;
+static pthread_t leader;
+
+/* What a thread has that others have not. */
+static void *different(void *nothing)
+{
+    if (is(of_thread, "leader"))
+        pthread_join(leader, NULL);
+    else if (is(of_thread, "thread-files"))
+        need(unshare(CLONE_FILES) == 0, of_thread);
+    else if (is(of_thread, "thread-directory"))
+        need(unshare(CLONE_FS) == 0, of_thread);
+    else if (is(of_thread, "thread-net"))
+        need(unshare(CLONE_NEWNET) == 0, of_thread);
+    else if (is(of_thread, "thread-child") && fork() == 0)
+        pause();
+    if (is(of_thread, "leader"))
+        usleep(50000); /* joined a little before it is a zombie */
+    printf("READY\n");
+    fflush(stdout);
+    pause();
+    return nothing;
+}
+
 static void *forever(void *nothing)
 {
     pause();
@@ -49,8 +73,13 @@ int main(int argc, char **argv)
         need(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, what);
     } else if (is(what, "netlink")) {
         need(socket(AF_NETLINK, SOCK_RAW, 0) >= 0, what);
-    } else if (is(what, "thread")) {
-        need(pthread_create(&thread, NULL, forever, NULL) == 0, what);
+    } else if (is(what, "leader") || strncmp(what, "thread-", 7) == 0) {
+        of_thread = what;
+        leader = pthread_self();
+        need(pthread_create(&thread, NULL, different, NULL) == 0, what);
+        if (is(what, "leader"))
+            pthread_exit(NULL);
+        forever(NULL);
     } else if (is(what, "child")) {
         if (fork() == 0)
             forever(NULL);

@@ -39,6 +39,7 @@ const SUBJECTS: &[(&str, &[&str])] = &[
     ("sigjumps", &["", "slow"]),
     ("malloc", &["", "big"]),
     ("files", &[""]),
+    ("threads", &["", "many"]),
 ];
 
 /// The ways a process can go.

@@ -201,7 +201,8 @@ static void *tight(void *argument)
     CHECK(pthread_getattr_np(pthread_self(), &attr) == 0 && pthread_attr_getstack(&attr, &low, &size) == 0, "attr");
     pthread_attr_destroy(&attr);
     uint64_t n = 0;
-    while (sem_wait(gate) == 0 && !stopping)
+    /* One for each round, however late, and one for the end. */
+    while (sem_wait(gate) == 0 && !(stopping && n == check_rounds))
         n++;
     return (void *)(uintptr_t)n;
 }

@@ -1,6 +1,7 @@
 //! A restored process has all the state it had, and a restore that fails leaves nothing behind.
 //!
-//! `state.c` gives itself state of every kind and checks it after the restore. Needs root and a C compiler.
+//! `state.c` gives itself state of every kind and checks it after the restore; `threads.c` does so in every thread. Needs
+//! root and a C compiler.
 mod damage;
 mod images;
 mod machine;
@@ -18,26 +19,29 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-/// `state.c`, compiled here; `ISAMORPH_STATE_PROGRAM` is one that was compiled elsewhere, for machines without a compiler.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    static GIVEN: OnceLock<Option<PathBuf>> = OnceLock::new();
-    if let Some(path) = GIVEN.get_or_init(|| std::env::var_os("ISAMORPH_STATE_PROGRAM").map(PathBuf::from)) {
-        return path;
+/// The program that has a mode. They are compiled here; `ISAMORPH_RESTORE_PROGRAMS` is a folder of those that were compiled
+/// elsewhere, for machines without a compiler.
+fn program(mode: &str) -> PathBuf {
+    static PROGRAMS: OnceLock<TempDir> = OnceLock::new();
+    let name = if mode == "threads" { "threads" } else { "state" };
+    if let Some(folder) = std::env::var_os("ISAMORPH_RESTORE_PROGRAMS") {
+        return PathBuf::from(folder).join(name);
     }
-    let (_, path) = PROGRAM.get_or_init(|| {
+    let programs = PROGRAMS.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/restore/state.c");
-        let flags = ["-std=gnu11", "-O1", "-Wall", "-Wno-format-security", "-frounding-math"];
-        let status = Command::new("cc").args(flags).arg("-o").arg(&path).arg(source).arg("-lm").status().unwrap();
-        assert!(status.success(), "the test program does not compile");
+        for name in ["state", "threads"] {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/restore/{name}.c"));
+            let flags = ["-std=gnu11", "-O1", "-Wall", "-Wno-format-security", "-frounding-math", "-pthread"];
+            let mut cc = Command::new("cc");
+            let status = cc.args(flags).arg("-o").arg(dir.path().join(name)).arg(source).arg("-lm").status().unwrap();
+            assert!(status.success(), "{name}.c does not compile");
+        }
         // Users without privileges run it, too.
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(dir.path(), readable).unwrap();
-        (dir, path)
+        dir
     });
-    path
+    programs.path().join(name)
 }
 
 /// A process and its images.
@@ -61,7 +65,7 @@ fn wait_for(path: &Path, wanted: &str) {
 
 fn start(dir: &Path, mode: &str) -> Child {
     let out = File::create(dir.join("out")).unwrap();
-    let mut command = Command::new(program());
+    let mut command = Command::new(program(mode));
     command.arg(mode).stdin(Stdio::null()).stdout(out).stderr(Stdio::null()).current_dir(dir);
     // SAFETY: setsid and close_range only; nothing is allocated after the fork.
     unsafe {
@@ -177,6 +181,15 @@ fn a_process_without_privileges_stays_without() {
     let output = dumped.run();
     let text = fs::read_to_string(dumped.dir.path().join("out")).unwrap();
     assert_eq!(output.status.code(), Some(42), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn every_thread_has_its_own_state() {
+    let dumped = Dumped::new("threads");
+    let output = dumped.run();
+    let text = fs::read_to_string(dumped.dir.path().join("out")).unwrap();
+    assert_eq!(output.status.code(), Some(42), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.ends_with("OK\n"), "{text}");
 }
 
 #[test]
