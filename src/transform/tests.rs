@@ -329,25 +329,3 @@ fn truncated_and_corrupted_images_are_refused_and_leave_nothing() {
     let store = PageReader::open(&ImageDir::open(fixture.images().join("aarch64")).unwrap(), PID.into()).unwrap();
     assert_eq!(word(&store, TLS_BLOCK + 0x48), TLS_BLOCK + 0x48);
 }
-
-#[test]
-#[ignore = "prints times"]
-fn times() {
-    let time = |fixture: &Fixture| {
-        let times = (0..5).map(|_| {
-            let begin = std::time::Instant::now();
-            translate(&fixture.images(), fixture.isa.peer()).unwrap();
-            begin.elapsed()
-        });
-        times.min().unwrap()
-    };
-    for depth in [100, 10_000] {
-        println!("{depth} frames: {:?}", time(&Fixture::new(Isa::X86_64, depth, 1)));
-    }
-    for runs in [1000, 10_000, 100_000] {
-        let mut fixture = Fixture::new(Isa::X86_64, 100, 1);
-        fixture.heap = (0..runs).map(|run| (0x6_0000_0000 + run * 2 * PAGE_SIZE, 1)).collect();
-        fixture.write_memory(&[]);
-        println!("{runs} runs: {:?}", time(&fixture));
-    }
-}

@@ -6,7 +6,7 @@ use super::insn::{Decoder, Flow, Parts, Reg, RegSet};
 use super::jumps::Jumps;
 use super::leaf::Leaves;
 use super::liveness::{self, Accesses, Bytes, Live, Others};
-use super::values::{Deaf, FrameAccess, Interpreter, Listener, ReadOnly, State, Value, defines};
+use super::values::{Deaf, FrameAccess, Interpreter, Listener, ReadOnly, State, Value};
 use super::violation::{Kind, Violation};
 use crate::portable::{Executable, Place, Residue, SiteEntry, bbmap, sites, stackmaps};
 use isamorph_arch::tls::TlsLayout;
@@ -125,10 +125,10 @@ impl Outcome {
     }
 }
 
-struct Function<'a, 'b> {
-    context: &'a Context<'b>,
+pub(super) struct Function<'a, 'b> {
+    pub(super) context: &'a Context<'b>,
     name: String,
-    code: Code,
+    pub(super) code: Code,
     jumps: Jumps,
     outcome: Outcome,
 }
@@ -163,8 +163,8 @@ pub fn analyse(context: &Context<'_>, function: &bbmap::Function, records: &[sta
 
 /// Collects what the last pass tells.
 #[derive(Default)]
-struct Log {
-    accesses: Vec<(usize, FrameAccess)>,
+pub(super) struct Log {
+    pub(super) accesses: Vec<(usize, FrameAccess)>,
     escapes: Vec<(usize, &'static str)>,
 }
 
@@ -188,7 +188,7 @@ impl Function<'_, '_> {
         self.code.text(self.context.executable, self.context.decoder, &self.code.insns[insn])
     }
 
-    fn interpreter(&self) -> Interpreter<'_> {
+    pub(super) fn interpreter(&self) -> Interpreter<'_> {
         let context = self.context;
         Interpreter { abi: context.abi, code: &self.code, jumps: &self.jumps, read_only: context.read_only }
     }
@@ -611,86 +611,10 @@ impl Function<'_, '_> {
         };
         self.refuse(site, Kind::Live { place, value, definition, used });
     }
-
-    /// The nearest instruction behind a call, along any path, that uses a register before it is overwritten.
-    fn used(&self, call: usize, location: Location) -> Option<usize> {
-        let Location::Register(reg) = location else { return None };
-        let block = self.code.blocks.iter().position(|block| block.insns.contains(&call))?;
-        self.used_from(block, call + 1, Parts::all(reg), true)
-    }
-
-    fn used_from(&self, block: usize, start: usize, parts: Parts, by_calls: bool) -> Option<usize> {
-        let mut seen = HashSet::new();
-        let mut work = std::collections::VecDeque::from([(block, start, parts)]);
-        while let Some((block, start, mut left)) = work.pop_front() {
-            for n in start..self.code.blocks[block].insns.end {
-                let insn = &self.code.insns[n];
-                if !(insn.reads & left).is_empty() {
-                    return Some(n);
-                }
-                left = left & !insn.kills;
-                if let Flow::Call(target) = insn.flow {
-                    if by_calls && !(self.context.arguments(target) & left).is_empty() {
-                        return Some(n);
-                    }
-                    left = left & !self.context.abi.clobbered_parts;
-                }
-            }
-            if !left.is_empty() {
-                let next = self.code.successors(block).filter(|next| seen.insert(*next));
-                work.extend(next.map(|next| (next, self.code.blocks[next].insns.start, left)));
-            }
-        }
-        None
-    }
-
-    /// The nearest instruction before a call, along any path, that may define a location.
-    fn definition(&self, call: usize, location: Location) -> Option<usize> {
-        let block = self.code.blocks.iter().position(|block| block.insns.contains(&call))?;
-        let interpreter = self.interpreter();
-        let states = interpreter.solve();
-        let matches = |block: usize, end: usize| -> Option<usize> {
-            let mut state = states[block].clone()?;
-            let mut found = None;
-            for n in self.code.blocks[block].insns.start..end {
-                let mut log = Log::default();
-                interpreter.step(n, &mut state, &mut log);
-                let insn = &self.code.insns[n];
-                let hit = match location {
-                    Location::Register(reg) => {
-                        defines(insn, reg)
-                            || matches!(insn.flow, Flow::Call(_)) && self.context.abi.clobbered.has(reg) && n != call
-                    }
-                    Location::Stack(offset, size) => log.accesses.iter().any(|(_, access)| {
-                        access.write
-                            && access.offset < offset + i64::from(size)
-                            && offset < access.offset + i64::from(access.len)
-                    }),
-                };
-                if hit {
-                    found = Some(n);
-                }
-            }
-            found
-        };
-        let mut seen = HashSet::new();
-        let mut work = std::collections::VecDeque::from([(block, call)]);
-        while let Some((block, end)) = work.pop_front() {
-            if let Some(n) = matches(block, end) {
-                return Some(n);
-            }
-            for before in self.code.predecessors(block) {
-                if seen.insert(before) {
-                    work.push_back((before, self.code.blocks[before].insns.end));
-                }
-            }
-        }
-        None
-    }
 }
 
 #[derive(Clone, Copy)]
-enum Location {
+pub(super) enum Location {
     Register(Reg),
     Stack(i64, u8),
 }

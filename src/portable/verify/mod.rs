@@ -4,13 +4,14 @@
 //!
 //! ```text
 //! layout.rs     segments, TLS, manifests, symbols, initial data, function starts, stack-map IDs: both executables
-//! code.rs       instructions (x86_64.rs, aarch64.rs), basic blocks, edges       per function
+//! code.rs       instructions (x86_64.rs, aarch64.rs, …), basic blocks, edges       per function
 //! values.rs     forward: what registers and frame cells hold                   "
 //! liveness.rs   backward: what is live; forward: which slot bytes are written  "
 //! jumps.rs      what holds where a call returns twice                           per function
 //! leaf.rs       which arguments a leaf uses                                    per leaf
 //! frames.rs     .eh_frame, held against values                                 "
 //! function.rs   the verdict per site, and its entry of the site table          "
+//! trace.rs      where a value came from and is used, for the message          "
 //! this file     slot bytes read on one ISA and unwritten on the other
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! that never leaves the frame's own cells and registers is not forged. Not trusted: the compiler's
 //! stack maps, call-frame information, symbols.
 mod aarch64;
+mod aarch64_memory;
 mod abi;
 mod code;
 mod frames;
@@ -32,6 +34,7 @@ mod simd_aarch64;
 mod simd_x86_64;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod values;
 mod violation;
 mod x86_64;
