@@ -65,11 +65,7 @@ pub fn finish(module: &Module, settings: Settings) -> Result<(), FinishError> {
         }
         function.remove_unreachable_blocks();
         tidy::define_phis(function);
-        let plan = if settings.polls {
-            polls::plan(function, entry_polls.contains(&function))
-        } else {
-            polls::Plan::default()
-        };
+        let plan = if settings.polls { polls::plan(function, &entry_polls) } else { polls::Plan::default() };
         if plan.is_empty() && !has_site(function) && portable_stack::may_stay_native(function) {
             continue;
         }
