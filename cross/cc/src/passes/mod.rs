@@ -14,6 +14,7 @@ mod remat;
 mod slots;
 mod tidy;
 mod variadic;
+mod webs;
 
 pub use refuse::Refusal;
 pub use variadic::VariadicUse;
