@@ -2,6 +2,7 @@
 // or one analysis whose result is copied out. Mirrored by src/llvm/shim.rs.
 #include "llvm-c/Core.h"
 #include "llvm-c/TargetMachine.h"
+#include "llvm/ADT/SmallPtrSet.h"
 #include "llvm/Analysis/AssumptionCache.h"
 #include "llvm/Analysis/BlockFrequencyInfo.h"
 #include "llvm/Analysis/BranchProbabilityInfo.h"
@@ -93,9 +94,11 @@ void isam_block_frequencies(LLVMValueRef function, uint64_t *out, size_t n) {
       out[i++] = BFI.getBlockFreq(&B).getFrequency();
 }
 
-// Sets out[i] for block i (in block order) when it heads a natural loop that, together with the loops around it of which
-// the same holds, runs at most `limit` times.
-void isam_bounded_headers(LLVMValueRef function, unsigned limit, uint8_t *out, size_t n) {
+// Which natural loops of the function need no poll of their own: sets out[i] for block i (in block order) when it heads one.
+// On input, out[i] says that a poll surely happens whenever block i is left. A loop needs none when
+// - such a block is part of each of its rounds, or
+// - it runs, together with the loops in it that have none for this reason, at most `limit` times.
+void isam_unpolled_headers(LLVMValueRef function, unsigned limit, uint8_t *out, size_t n) {
   Function &F = *unwrap<Function>(function);
   DominatorTree DT(F);
   LoopInfo LI(DT);
@@ -103,21 +106,40 @@ void isam_bounded_headers(LLVMValueRef function, unsigned limit, uint8_t *out, s
     std::fill(out, out + n, 0);
     return;
   }
+  SmallPtrSet<BasicBlock *, 16> Polling;
+  size_t i = 0;
+  for (BasicBlock &B : F)
+    if (i < n && out[i++])
+      Polling.insert(&B);
   TargetLibraryInfoImpl TLII(F.getParent()->getTargetTriple());
   TargetLibraryInfo TLI(TLII, &F);
   AssumptionCache AC(F);
   ScalarEvolution SE(F, TLI, AC, DT, LI);
-  DenseMap<BasicBlock *, uint64_t> Rounds;
-  for (Loop *L : LI.getLoopsInPreorder()) {
+  DenseMap<BasicBlock *, uint64_t> Rounds; // 0: polls in each round
+  // Inner loops first: the poll goes as far out as it may.
+  SmallVector<Loop *, 4> Loops = LI.getLoopsInPreorder();
+  for (Loop *L : reverse(Loops)) {
+    SmallVector<BasicBlock *, 4> Latches;
+    L->getLoopLatches(Latches);
+    if (any_of(L->blocks(), [&](BasicBlock *B) {
+          return Polling.contains(B) && all_of(Latches, [&](BasicBlock *Latch) { return DT.dominates(B, Latch); });
+        })) {
+      Rounds[L->getHeader()] = 0;
+      continue;
+    }
+    uint64_t Body = 0;
+    for (Loop *Inner : L->getSubLoops())
+      if (auto Found = Rounds.find(Inner->getHeader()); Found != Rounds.end())
+        Body += Found->second;
     uint64_t Trips = SE.getSmallConstantMaxTripCount(L);
-    uint64_t Outer = L->getParentLoop() ? Rounds.lookup(L->getParentLoop()->getHeader()) : 0;
-    uint64_t All = Trips * (Outer ? Outer : 1);
-    Rounds[L->getHeader()] = Trips != 0 && All <= limit ? All : 0;
+    uint64_t All = Trips * std::max<uint64_t>(Body, 1);
+    if (Trips != 0 && All <= limit)
+      Rounds[L->getHeader()] = All;
   }
-  size_t i = 0;
+  i = 0;
   for (BasicBlock &B : F)
     if (i < n)
-      out[i++] = Rounds.lookup(&B) != 0;
+      out[i++] = Rounds.contains(&B);
 }
 
 // Whether the address of a block is taken (a computed goto).

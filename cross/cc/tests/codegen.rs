@@ -227,4 +227,24 @@ fn short_loops_have_no_poll() {
     assert!(polls("int f(int *p, int n) { int s = 0; for (int i = 0; i < n; i++) s = s * 31 ^ p[i]; return s; }") > 0);
     assert_eq!(polls("int g(int); int f(int x) { return g(x) + 1; }"), 1, "a cycle through another module");
     assert_eq!(polls("static int g(int x) { return x; } int f(int x) { return g(x) + 1; }"), 0);
+    let nest = "#define R(x) for (int x = 0; x < 40; x++)\n\
+                void f(int *p, int *q) { R(i) R(k) { R(j) p[k] = p[k] * 31 ^ q[j]; R(j) q[k] = q[k] * 31 ^ p[j]; } }";
+    assert_eq!(polls(nest), 1, "as far out as it may be");
+    let calls = "int h(int); __attribute__((noinline)) int g(int x) { return h(x) + 1; }\n\
+                 int f(int n) { int s = 0; for (int i = 0; i < n; i++) s ^= g(i); return s; }";
+    assert_eq!(polls(calls), 2, "each round of the loop polls in g");
+    let sometimes = calls.replace("s ^= g(i)", "if (i & s) s ^= g(i); else s += i");
+    assert_eq!(polls(&sometimes), 3, "some rounds do not call");
+}
+
+#[test]
+fn what_flows_together_shares_a_slot() {
+    let length = |text| sites(&compile_text(text, &[]).expect("compiles").x86_64).into_values().max();
+    let sum = "int h(long); long f(int n) {\n\
+               long a = 0; for (int i = 0; i < n; i++) { if (h(i)) a += i; h(a); } return a; }";
+    // n, i and a, of eight bytes each; not one for each version of i and a.
+    assert_eq!(length(sum), Some(32));
+    let swap = "int h(long); long f(int n) {\n\
+                long a = 0, b = 1; while (h(a)) { long t = a; a = b; b = t; h(b); } return a; }";
+    assert_eq!(length(swap), Some(16), "what changes places has two slots");
 }

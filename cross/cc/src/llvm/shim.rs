@@ -9,7 +9,7 @@ unsafe extern "C" {
     pub fn isam_promote(function: LLVMValueRef, allocas: *mut LLVMValueRef, n: usize);
     pub fn isam_remove_unreachable_blocks(function: LLVMValueRef);
     pub fn isam_block_frequencies(function: LLVMValueRef, out: *mut u64, n: usize);
-    pub fn isam_bounded_headers(function: LLVMValueRef, limit: u32, out: *mut u8, n: usize);
+    pub fn isam_unpolled_headers(function: LLVMValueRef, limit: u32, out: *mut u8, n: usize);
     pub fn isam_block_address_taken(block: LLVMBasicBlockRef) -> i32;
     pub fn isam_replace_block_address(block: LLVMBasicBlockRef, number: LLVMValueRef);
     pub fn isam_remove_predecessor(block: LLVMBasicBlockRef, predecessor: LLVMBasicBlockRef);

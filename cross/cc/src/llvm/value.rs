@@ -338,6 +338,13 @@ impl Value {
         ffi!(LLVMIsDeclaration(self.0)) != 0
     }
 
+    /// Whether a function or global asks for a section by name.
+    pub fn has_section(self) -> bool {
+        let name = ffi!(LLVMGetSection(self.0));
+        // SAFETY: null, or a string of LLVM's that ends with a zero.
+        !name.is_null() && unsafe { *name } != 0
+    }
+
     /// Linkage of a function, global or alias.
     pub fn linkage(self) -> LLVMLinkage {
         ffi!(LLVMGetLinkage(self.0))
@@ -457,10 +464,11 @@ impl Value {
         out
     }
 
-    /// For each block, whether it heads a loop of at most `limit` rounds.
-    pub fn bounded_headers(self, limit: u32, n: usize) -> Vec<bool> {
-        let mut out = vec![0; n];
-        ffi!(shim::isam_bounded_headers(self.0, limit, out.as_mut_ptr(), n));
+    /// For each block, whether it heads a loop that needs no poll of its own: its nest has at most `limit` rounds, or each
+    /// round has a block that polls, as `polling` says for each block.
+    pub fn unpolled_headers(self, limit: u32, polling: &[bool]) -> Vec<bool> {
+        let mut out: Vec<u8> = polling.iter().map(|&p| p.into()).collect();
+        ffi!(shim::isam_unpolled_headers(self.0, limit, out.as_mut_ptr(), out.len()));
         out.into_iter().map(|b| b != 0).collect()
     }
 

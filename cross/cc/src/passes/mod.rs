@@ -14,6 +14,7 @@ mod remat;
 mod slots;
 mod tidy;
 mod variadic;
+mod webs;
 
 pub use refuse::Refusal;
 pub use variadic::VariadicUse;
@@ -65,11 +66,7 @@ pub fn finish(module: &Module, settings: Settings) -> Result<(), FinishError> {
         }
         function.remove_unreachable_blocks();
         tidy::define_phis(function);
-        let plan = if settings.polls {
-            polls::plan(function, entry_polls.contains(&function))
-        } else {
-            polls::Plan::default()
-        };
+        let plan = if settings.polls { polls::plan(function, &entry_polls) } else { polls::Plan::default() };
         if plan.is_empty() && !has_site(function) && portable_stack::may_stay_native(function) {
             continue;
         }

@@ -7,8 +7,9 @@
 //!                                  br rest
 //! ```
 //! Every cycle of the control-flow graph contains the target of a retreating edge of any depth-first search; a poll at
-//! each of those targets is on every cycle, reducible or not. Loops that run a few times only are exempt. Likewise for
-//! the call graph, with everything outside the module as one node.
+//! each of those targets is on every cycle, reducible or not. Exempt are loops that run a few times only, and those that
+//! call a function that polls at its entry in every round. Likewise for the call graph, with everything outside the module
+//! as one node.
 use super::is_site;
 use crate::llvm::value::FUNCTION;
 use crate::llvm::{Block, Module, Type, Value};
@@ -107,8 +108,9 @@ pub fn recursive_functions(module: &Module) -> HashSet<Value> {
     out
 }
 
-/// Decides where polls go.
-pub fn plan(function: Value, entry: bool) -> Plan {
+/// Decides where polls go. `entry_polls` are the functions of the module that poll when they are called.
+pub fn plan(function: Value, entry_polls: &HashSet<Value>) -> Plan {
+    let entry = entry_polls.contains(&function);
     let blocks = function.blocks();
     let index: HashMap<Block, usize> = blocks.iter().enumerate().map(|(i, b)| (*b, i)).collect();
     let successors: Vec<Vec<usize>> =
@@ -117,8 +119,10 @@ pub fn plan(function: Value, entry: bool) -> Plan {
     if targets.is_empty() {
         return Plan { entry, headers: Vec::new() };
     }
-    let short = function.bounded_headers(SHORT_LOOP, blocks.len());
-    let headers = targets.into_iter().filter(|&i| !short[i]).map(|i| blocks[i]).collect();
+    let calls_one =
+        |block: &Block| block.instructions().into_iter().any(|i| is_site(i) && entry_polls.contains(&i.callee()));
+    let exempt = function.unpolled_headers(SHORT_LOOP, &blocks.iter().map(calls_one).collect::<Vec<_>>());
+    let headers = targets.into_iter().filter(|&i| !exempt[i]).map(|i| blocks[i]).collect();
     Plan { entry, headers }
 }
 

@@ -11,7 +11,10 @@
 //! and two times to store it: where it is defined, or just before each site it lives across, if those are colder (a
 //! poll's cold block costs nothing). Variables `t` are promoted to SSA values again; since every site kills them, none
 //! of those lives across a site. A slot holds its value for the whole life of the value, so a reload may stand anywhere.
+//! Values that flow into one phi share a slot where that is cheaper and none is needed any more when the next is made
+//! ([`super::webs`]).
 use super::liveness::{BEFORE, END, Life, Scratch, Shape, Site, UsePlace};
+use super::webs::{Search, Web};
 use super::{FinishError, is_site, jumps, remat, tidy};
 use crate::llvm::{Block, Builder, Module, Type, Value};
 use llvm_sys::LLVMOpcode::{
@@ -23,6 +26,9 @@ use std::collections::HashMap;
 
 /// Alignment of the slots, in bytes.
 const ALIGNMENT: u64 = 16;
+/// Values that registers can be expected to hold from a site on, beside those of the code there. Of 0, 4, 6, 8 and 12, four
+/// costs SQLite the least; Zstandard would do with none.
+const REGISTERS: u32 = 4;
 /// Lower bits of a site's ID.
 const ORDINAL_BITS: u32 = 24;
 
@@ -75,6 +81,22 @@ struct Plan {
     store_before: Vec<Site>,
     /// Load after these sites, through a variable; at the uses if there are none.
     reload_after: Vec<Site>,
+    /// Executions that loading after sites saves against loading at uses.
+    gain: u128,
+    /// The web whose slot it is.
+    web: Option<usize>,
+    role: Role,
+}
+
+/// How the value gets into the slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It is stored.
+    Stored,
+    /// It is a phi whose operands were: one load where it stood has its value.
+    Loaded,
+    /// The same, but every use has a load.
+    Held,
 }
 
 impl Plan {
@@ -106,8 +128,11 @@ pub fn assign(module: &Module, function: Value, cold: &[Block], sites: &mut Site
         plans.push(choose(&shape, &frequency, value, uses, &life, &mut scratch));
     }
     let cells = jumps::Cells::of(function);
+    // Control may come back to a call that returns twice: there a slot belongs to one value.
+    let webs = if cells.is_none() { share(&shape, &frequency, &mut plans, &mut scratch) } else { Vec::new() };
+    keep_few_in_registers(&frequency, &mut plans);
     let length = lay_out(module, &mut plans, cells.map_or(0, |_| jumps::RESERVED));
-    rewrite(module, function, &shape, &plans, length, cells, sites)?;
+    rewrite(module, function, &shape, &plans, &webs, (length, cells), sites)?;
     check(function)
 }
 
@@ -136,16 +161,114 @@ fn choose(
     let at_uses: u128 = groups(shape, value, &uses).iter().map(|g| u128::from(frequency[g.0])).sum();
     let at_definition = u128::from(frequency[shape.definition(value).0]);
     let after_sites = cost(&reloads);
-    let (mut store_before, mut reload_after) = (Vec::new(), Vec::new());
+    let (mut store_before, mut reload_after, mut gain) = (Vec::new(), Vec::new(), 0);
     // Stored before a site only where no site before has seen to it; that store is a use as well.
     let first = shape.first_sites(value, life, scratch);
     let late = reload_sites(shape, value, needed.into_iter().chain(first.iter().copied()).collect(), scratch);
     if cost(&first) + cost(&late) < at_definition + at_uses.min(after_sites) {
         (store_before, reload_after) = (first, late);
     } else if after_sites < at_uses {
-        reload_after = reloads;
+        (reload_after, gain) = (reloads, at_uses - after_sites);
     }
-    Plan { value, ty: value.ty(), offset: 0, uses, store_before, reload_after }
+    Plan { value, ty: value.ty(), offset: 0, uses, store_before, reload_after, gain, web: None, role: Role::Stored }
+}
+
+/// Gives phis and what flows into them one slot where that is cheaper.
+fn share(shape: &Shape, frequency: &[u64], plans: &mut Vec<Plan>, scratch: &mut Scratch) -> Vec<Web> {
+    let eager: HashMap<Value, bool> = plans.iter().map(|plan| (plan.value, plan.store_before.is_empty())).collect();
+    let mut number: HashMap<Value, usize> = plans.iter().enumerate().map(|(i, plan)| (plan.value, i)).collect();
+    let often = |value: Value| u128::from(frequency[shape.definition(value).0]);
+    let mut roots: Vec<Value> = plans.iter().map(|plan| plan.value).filter(|v| v.is(LLVMPHI) && eager[v]).collect();
+    roots.sort_by_key(|&root| std::cmp::Reverse(often(root)));
+    let (mut search, mut webs) = (Search::new(shape, frequency, &eager), Vec::<Web>::new());
+    for root in roots {
+        let Some(web) = search.around(root) else { continue };
+        let mut before = 0;
+        let mut after: u128 = web.copies.iter().map(|&(_, from)| u128::from(frequency[from])).sum();
+        let mut members = Vec::new();
+        for (&value, is_phi) in web.stored.iter().map(|v| (v, false)).chain(web.phis.iter().map(|v| (v, true))) {
+            if let Some(&i) = number.get(&value) {
+                let plan = &plans[i];
+                let stores = if plan.store_before.is_empty() { often(value) } else { 0 };
+                before += stores + reading(shape, frequency, value, &plan.uses, scratch).0;
+            }
+            let uses = web.other_uses(shape, value);
+            let (reads, reload_after, gain) = reading(shape, frequency, value, &uses, scratch);
+            let mut plan = Plan {
+                value,
+                ty: value.ty(),
+                offset: 0,
+                uses,
+                store_before: Vec::new(),
+                reload_after,
+                gain,
+                web: Some(webs.len()),
+                role: Role::Stored,
+            };
+            if is_phi {
+                let held = all_groups(shape, &plan.uses).iter().map(|g| u128::from(frequency[g.0])).sum::<u128>();
+                if held <= reads + often(value) {
+                    (plan.role, plan.gain) = (Role::Held, 0);
+                    plan.reload_after.clear();
+                    after += held;
+                } else {
+                    plan.role = Role::Loaded;
+                    after += reads + often(value);
+                }
+            } else {
+                after += reads + often(value);
+            }
+            members.push(plan);
+        }
+        if after < before {
+            search.take(&web);
+            webs.push(web);
+            for plan in members {
+                match number.get(&plan.value) {
+                    Some(&i) => plans[i] = plan,
+                    None => {
+                        number.insert(plan.value, plans.len());
+                        plans.push(plan);
+                    }
+                }
+            }
+        }
+    }
+    webs
+}
+
+/// What it costs to read a stored value, the sites to load it after if that is cheaper than at uses, and by how much.
+fn reading(
+    shape: &Shape,
+    frequency: &[u64],
+    value: Value,
+    uses: &[UsePlace],
+    scratch: &mut Scratch,
+) -> (u128, Vec<Site>, u128) {
+    let cost = |block: usize| u128::from(frequency[block]);
+    let at_uses: u128 = groups(shape, value, uses).iter().map(|g| cost(g.0)).sum();
+    let sites = reload_sites(shape, value, uses.iter().map(|u| (u.block, u.position)).collect(), scratch);
+    let after_sites: u128 = sites.iter().map(|site| cost(site.0)).sum();
+    if after_sites < at_uses { (after_sites, sites, at_uses - after_sites) } else { (at_uses, Vec::new(), 0) }
+}
+
+/// Of the values that are loaded after the same site, registers hold some; others would be stored again to be loaded at
+/// their uses, and are better loaded there from their slots.
+fn keep_few_in_registers(frequency: &[u64], plans: &mut [Plan]) {
+    let mut loads: HashMap<Site, u32> = HashMap::new();
+    let mut order: Vec<usize> = (0..plans.len()).filter(|&i| plans[i].gain != 0).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(plans[i].gain));
+    for i in order {
+        // What a poll's cold block loads costs nothing.
+        let warm = |site: &&Site| frequency[site.0] != 0;
+        if plans[i].reload_after.iter().filter(warm).any(|site| loads.get(site).is_some_and(|&n| n >= REGISTERS)) {
+            plans[i].reload_after.clear();
+        } else {
+            for site in plans[i].reload_after.iter().filter(warm) {
+                *loads.entry(*site).or_default() += 1;
+            }
+        }
+    }
 }
 
 /// The sites after which the value is needed at one of `work` before the next site.
@@ -188,6 +311,13 @@ fn groups(shape: &Shape, value: Value, uses: &[UsePlace]) -> Vec<(usize, usize, 
     out
 }
 
+/// Runs of uses between two sites of a block, wherever the value is defined: block, and number of sites before the run.
+fn all_groups(shape: &Shape, uses: &[UsePlace]) -> Vec<(usize, usize)> {
+    let mut out: Vec<(usize, usize)> = uses.iter().map(|u| (u.block, shape.segment(u.block, u.position))).collect();
+    out.dedup();
+    out
+}
+
 /// Gives every plan an offset from `start` on, wide values first; returns the length of the slots in bytes.
 ///
 /// x86_64 reads 16 or 32 bits where a narrower value's upper part does not matter, if it knows the address to be a
@@ -198,8 +328,13 @@ fn lay_out(module: &Module, plans: &mut [Plan], start: u64) -> u64 {
     let align = |plan: &Plan| slot_alignment(module, plan.ty);
     order.sort_by_key(|&i| std::cmp::Reverse(align(&plans[i])));
     let mut at = start;
+    let mut webs: HashMap<usize, u64> = HashMap::new();
     for i in order {
         let plan = &mut plans[i];
+        if let Some(&offset) = plan.web.and_then(|web| webs.get(&web)) {
+            plan.offset = offset;
+            continue;
+        }
         let (align, size) = (slot_alignment(module, plan.ty), module.alloc_size(plan.ty).max(1));
         at = at.next_multiple_of(align);
         if size < 4 && align == size && at.is_multiple_of(2 * size) {
@@ -207,6 +342,9 @@ fn lay_out(module: &Module, plans: &mut [Plan], start: u64) -> u64 {
         }
         plan.offset = at;
         at += size;
+        if let Some(web) = plan.web {
+            webs.insert(web, plan.offset);
+        }
     }
     at.next_multiple_of(ALIGNMENT)
 }
@@ -215,13 +353,14 @@ fn slot_alignment(module: &Module, ty: Type) -> u64 {
     module.alignment(ty).clamp(1, ALIGNMENT)
 }
 
+/// Puts stores, loads and maps into the code; the slots have `length` bytes.
 fn rewrite(
     module: &Module,
     function: Value,
     shape: &Shape,
     plans: &[Plan],
-    length: u64,
-    cells: Option<jumps::Cells>,
+    webs: &[Web],
+    (length, cells): (u64, Option<jumps::Cells>),
     sites: &mut Sites,
 ) -> Result<(), FinishError> {
     let b = module.builder();
@@ -247,7 +386,7 @@ fn rewrite(
         let align = slot_alignment(module, plan.ty) as u32;
         let slot = |b: &Builder| b.const_offset(slots, plan.offset as i64);
         let defined = behind_definition(plan.value, shape, first, &after);
-        if plan.store_before.is_empty() {
+        if plan.store_before.is_empty() && plan.role == Role::Stored {
             b.before(defined);
             let place = slot(&b);
             b.store(plan.value, place, align);
@@ -275,6 +414,7 @@ fn rewrite(
             }),
         }
     }
+    join(module, shape, plans, webs, slots);
     if let Some(cells) = cells {
         cells.tell(module, b.before(first), slots);
     }
@@ -285,6 +425,35 @@ fn rewrite(
     keep_loads_apart(function);
     keep_loads_narrow(function, slots);
     Ok(())
+}
+
+/// Makes the phis of webs what their slots hold. After all uses were rewritten: what a copy stores may come from a slot that
+/// another copy on the same edge writes.
+fn join(module: &Module, shape: &Shape, plans: &[Plan], webs: &[Web], slots: Value) {
+    let b = module.builder();
+    let plan_of: HashMap<Value, &Plan> = plans.iter().map(|plan| (plan.value, plan)).collect();
+    for &(phi, from) in webs.iter().flat_map(|web| &web.copies) {
+        let (plan, Some(end)) = (plan_of[&phi], shape.blocks[from].terminator()) else { continue };
+        let operand = phi.incoming().into_iter().find(|(_, block)| *block == shape.blocks[from]);
+        let Some((value, _)) = operand else { continue };
+        let place = b.before(end).const_offset(slots, plan.offset as i64);
+        b.store(value, place, slot_alignment(module, plan.ty) as u32);
+    }
+    for phi in webs.iter().flat_map(|web| &web.phis) {
+        let plan = plan_of[phi];
+        let value = match (plan.role, phi.block().first_insertion_point()) {
+            (Role::Loaded, Some(first)) => {
+                let place = b.before(first).const_offset(slots, plan.offset as i64);
+                b.load(plan.ty, place, slot_alignment(module, plan.ty) as u32)
+            }
+            // Only phis that go as well are left to use it.
+            _ => plan.ty.zero(),
+        };
+        phi.replace_with(value);
+    }
+    for phi in webs.iter().flat_map(|web| &web.phis) {
+        phi.erase();
+    }
 }
 
 /// A `select` between two reloads would become one load through a `select` of frame addresses, which nobody could follow
@@ -357,7 +526,7 @@ fn reload_at_uses(b: &Builder, shape: &Shape, plan: &Plan, make: impl Fn(&Builde
     let mut current: Option<((usize, usize), Value)> = None;
     for u in &plan.uses {
         let segment = shape.segment(u.block, u.position);
-        if u.block == home && u.position > defined && segment == own {
+        if plan.role != Role::Held && u.block == home && u.position > defined && segment == own {
             continue;
         }
         let key = (u.block, segment);

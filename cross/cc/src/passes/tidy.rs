@@ -2,9 +2,9 @@
 use crate::llvm::value::{FUNCTION, RESULT, attribute_kind};
 use crate::llvm::{Block, Module, Target, Type, Value};
 use isamorph_arch::Isa;
-use llvm_sys::LLVMLinkage::{LLVMInternalLinkage, LLVMLinkerPrivateLinkage, LLVMPrivateLinkage};
-use llvm_sys::LLVMOpcode::{LLVMCall, LLVMPHI, LLVMTrunc, LLVMZExt};
-use llvm_sys::LLVMTypeKind::LLVMIntegerTypeKind;
+use llvm_sys::LLVMLinkage::{LLVMExternalLinkage, LLVMInternalLinkage, LLVMLinkerPrivateLinkage, LLVMPrivateLinkage};
+use llvm_sys::LLVMOpcode::{LLVMAlloca, LLVMCall, LLVMPHI, LLVMTrunc, LLVMZExt};
+use llvm_sys::LLVMTypeKind::{LLVMArrayTypeKind, LLVMIntegerTypeKind};
 use llvm_sys::LLVMValueKind::LLVMConstantIntValueKind;
 use std::collections::HashMap;
 
@@ -64,6 +64,23 @@ pub fn neutralise(module: &Module) {
         for name in DROPPED {
             function.remove_attribute(FUNCTION, attribute_kind(name));
         }
+    }
+    align_arrays(module);
+}
+
+/// Gives arrays the alignment that code for them profits from, in bytes, as the ABI of x86_64 does for those of at least
+/// this size. String literals keep theirs, and objects of which another definition or a section may decide.
+fn align_arrays(module: &Module) {
+    const ARRAY: u32 = 16;
+    let is_long = |ty: Type| ty.kind() == LLVMArrayTypeKind && module.alloc_size(ty) >= u64::from(ARRAY);
+    let locals = module.functions().into_iter().flat_map(Value::instructions).filter(|i| i.is(LLVMAlloca));
+    let arrays =
+        locals.filter(|&local| is_long(local.allocated_type())).chain(module.globals().into_iter().filter(|&g| {
+            let decided_here = matches!(g.linkage(), LLVMExternalLinkage | LLVMInternalLinkage) && !g.is_declaration();
+            decided_here && !g.has_section() && is_long(g.global_type())
+        }));
+    for array in arrays.filter(|array| array.alignment() < ARRAY) {
+        array.set_alignment(ARRAY);
     }
 }
 

@@ -15,6 +15,76 @@ typedef struct { long double l; } Wide;
 typedef struct { float a, b; } Floats;
 typedef struct { int a, b, c; } Ints;
 
+/* What the optimiser does not know. */
+static volatile int once = 1;
+
+/* Values that change places in every round: none of their slots may be overwritten while another needs it. */
+NOINLINE static long rotating(int n)
+{
+    long a = 1, b = 2, c = 3, old = 0;
+    for (int i = 0; i < n; i++) {
+        long t = a;
+        out(b);
+        a = b;
+        b = c;
+        c = t + i;
+        if (i % 5 == 3) {
+            out(old);
+            old = c;
+        }
+        if (i % 7 == 2) {
+            a = 9;
+            continue;
+        }
+        out(a - old);
+    }
+    return a * 3 + b * 5 + c * 7 + old;
+}
+
+/* State around a switch, of which each case changes a part. */
+NOINLINE static long interpret(const char *program, int steps)
+{
+    long sum = 0, x = 1, y = -1;
+    short small = 5;
+    double real = 0.5;
+    const char *at = program;
+    for (; steps > 0; steps--) {
+        switch (*at++) {
+        case '+': sum += x; break;
+        case 'o': out(sum); break;
+        case 's': {
+            long t = x;
+            x = y;
+            y = t;
+            break;
+        }
+        case 'x': x++; break;
+        case 'c':
+            y = sum;
+            out(y);
+            sum = 0;
+            break;
+        case 'r':
+            real = real * 1.5 + small;
+            out_double(real);
+            break;
+        case 'n': small = small * 3 + x; break;
+        case 'k': sum = 7; break;
+        case 'j': at = program; break;
+        default: return sum;
+        }
+    }
+    out_double(real);
+    return sum + x * 3 + y * 5 + small;
+}
+
+NOINLINE static unsigned mix(int n, unsigned seed)
+{
+    for (int i = 0; i < n; i++)
+        seed = (seed ^ i) * 16777619;
+    return seed;
+}
+
 NOINLINE static long fib(int n) { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
 
 NOINLINE static void vla(int n)
@@ -378,6 +448,10 @@ void torture(void)
     alloca_chain(6);
     out(variadic_twice(3, 1L, -2L, 3L));
     out(variadic_twice(0));
+    out(rotating(60 * once));
+    out(interpret("x+o+sn+ocrxk+o+rsnj", 400 * once));
+    out(interpret("+x+s+c", 400 * once));
+    out(mix(1000 * once, 2166136261));
     int pointed = 77;
     variadic_mixed("ildLBMSQWFIpildLQ", -5, 6L, 2.5, (long double)1.25, make_big(3), (Mixed){4.5, 6},
                    (Small){{1, 2, 3}}, ((__int128)7 << 64) + 9, (Wide){2.75L}, (Floats){1, 2}, (Ints){1, 2, 3},
